@@ -1,0 +1,49 @@
+# Everything a developer or user types. `make` alone prints this list.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+UV ?= $(or $(shell command -v uv),.tools/bin/uv)
+PY := .venv/bin/python
+export UV PYTHONPATH := tests
+# A folder of wheels, where one is given, is an extra source for torch (its CPU build is small); never a need.
+export UV_FIND_LINKS := $(PIP_FIND_LINKS)
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/ready ## train, serve on torch and Triton, scale under load: on a real cluster, with a result to check
+	@$(PY) -m demo
+
+test: .venv/ready ## every test; what this machine cannot run is said loudly at the end
+	@$(PY) -m pytest tests
+
+test-fast: .venv/ready ## the tests that need no cluster
+	@$(PY) -m pytest tests -m "not api and not e2e"
+
+lint: .venv/ready ## ruff, mypy strict, import layers
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && .venv/bin/lint-imports
+
+crds: .venv/ready ## write crds/*.yaml from the pydantic models
+	@.venv/bin/moorage crds --output crds
+
+cluster-up: .venv/ready ## bring the cluster up (harmless when it is)
+	@$(PY) -m cluster up
+
+cluster-down: .venv/ready ## take it down and leave nothing behind
+	@$(PY) -m cluster down
+
+cluster-status: .venv/ready ## what runs
+	@$(PY) -m cluster status
+
+.tools/bin/uv:
+	@python3 -m venv .tools && .tools/bin/pip install -q uv==0.13.9
+
+# torch stands outside the lock, so that the CPU build of a wheel folder may take its place.
+.venv/ready: pyproject.toml uv.lock $(filter .tools/bin/uv,$(UV))
+	@echo "setting up .venv"
+	@test -x $(PY) || $(UV) venv -q .venv
+	@$(UV) export -q --frozen --all-extras --prune torch --no-emit-project -o .venv/requirements.txt
+	@VIRTUAL_ENV=.venv $(UV) pip install -q -r .venv/requirements.txt torch==2.13.0
+	@VIRTUAL_ENV=.venv $(UV) pip install -q --no-deps -e .
+	@touch $@
+
+.PHONY: help demo test test-fast lint crds cluster-up cluster-down cluster-status
