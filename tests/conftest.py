@@ -1,0 +1,33 @@
+"""For every test: cheap tiers first, and a loud word at the end about what this machine could not run."""
+
+import pytest
+
+pytest_plugins = ["cluster.fixtures"]
+
+TIERS = ("api", "e2e")
+
+
+def tier(item: pytest.Item) -> int:
+    return max((TIERS.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in TIERS), default=0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.parts
+        if "integration" in folder:
+            item.add_marker("api")
+        elif "e2e" in folder:
+            item.add_marker("e2e")
+    items.sort(key=tier)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons: dict[str, int] = {}
+    for report in skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[reason.removeprefix("Skipped: ")] = reasons.get(reason.removeprefix("Skipped: "), 0) + 1
+    if reasons:
+        terminalreporter.section("NOT RUN ON THIS MACHINE", sep="!", red=True, bold=True)
+        for reason, count in sorted(reasons.items()):
+            terminalreporter.line(f"{count:4} tests: {reason}", red=True)

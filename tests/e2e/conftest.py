@@ -1,0 +1,55 @@
+"""Everything on one real cluster, brought up once: images, the chart, and a namespace for each test that wants one."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+from cluster.images import project_images
+from cluster.progress import Progress
+
+from cluster import Cluster
+from support import deploy
+
+
+@pytest.fixture(scope="session")
+def images(cluster: Cluster) -> dict[str, str]:
+    return project_images(cluster, Progress())
+
+
+@pytest.fixture(scope="session")
+def moorage(cluster: Cluster, images: dict[str, str]) -> Cluster:
+    """The cluster with Moorage installed by its chart."""
+    deploy.install(cluster, images)
+    return cluster
+
+
+@pytest.fixture
+def ns(moorage: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace named after the test, gone afterwards. On failure, what a person would look at first is printed."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40].strip("-")
+    with deploy.namespace(moorage, name):
+        yield name
+        if getattr(request.node, "failed", False):
+            for args in (
+                ("get", "mdep,tjob,pods,pvc", "-o", "wide"),
+                ("get", "mdep,tjob", "-o", "yaml"),
+                ("get", "events"),
+            ):
+                print(moorage.kubectl(*args, "-n", name))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def]
+    report = yield
+    if report.when == "call" and report.failed:
+        item.failed = True  # type: ignore[attr-defined]
+    return report
+
+
+@pytest.fixture(scope="session")
+def model(moorage: Cluster, images: dict[str, str]) -> dict[str, object]:
+    """A claim `models` in namespace `default` that holds the digits model, trained by the quickstart itself."""
+    moorage.kubectl("apply", "-f", str(deploy.ROOT / "examples/quickstart"))
+    job = deploy.wait_for_condition(moorage, "trainingjob", "digits", "Succeeded", timeout=180)
+    return json.loads(json.dumps(job["status"]["output"]))

@@ -1,0 +1,60 @@
+"""The quickstart as it lies in examples/: trained, served on torch and on Triton, scaled up and down by its load."""
+
+import time
+
+import pytest
+
+from cluster import Cluster
+from support import deploy, digits, infer
+from support.load import Load
+
+
+@pytest.fixture(scope="module")
+def served(moorage: Cluster, model: dict[str, object]) -> Cluster:
+    for name in ("digits", "digits-triton"):
+        deploy.wait_for_condition(moorage, "modeldeployment", name, "Ready", timeout=180)
+    return moorage
+
+
+def test_training_reports_what_it_made(served: Cluster, model: dict[str, object]) -> None:
+    assert len(str(model["sha256"])) == 64
+    assert model["uri"] == "pvc://models/digits/1"
+    status = (deploy.get(served, "trainingjob", "digits") or {})["status"]
+    assert float(status["metrics"]["accuracy"]) >= 0.9
+    assert status["progress"]["percent"] == 100
+
+
+@pytest.mark.parametrize("name", ["digits", "digits-triton"])
+def test_both_runtimes_serve_the_trained_model(served: Cluster, name: str, model: dict[str, object]) -> None:
+    x, truth = digits.held_out()
+    status = (deploy.get(served, "modeldeployment", name) or {})["status"]
+    assert status["model"]["sha256"] == model["sha256"]
+    with served.door("default", name, 8080) as address:
+        assert infer.over_http(address, name, x).accuracy(truth) >= 0.95
+    if name == "digits-triton":
+        with served.door("default", name, 8081) as address:
+            assert infer.over_grpc(address, name, x).accuracy(truth) >= 0.95
+
+
+@pytest.mark.parametrize("name", ["digits", "digits-triton"])
+@pytest.mark.timeout(400)
+def test_replicas_follow_the_load_and_no_request_fails(served: Cluster, name: str) -> None:
+    x, _ = digits.held_out()
+
+    def ready() -> int:
+        return int((deploy.get(served, "modeldeployment", name) or {})["status"].get("readyReplicas", 0))
+
+    if "scaling" not in (deploy.get(served, "modeldeployment", name) or {})["spec"]:
+        pytest.skip("this example does not scale")
+    before = ready()
+    with served.door("default", name, 8080) as address:
+        url = f"http://{address}/v2/models/{name}/infer"
+        with Load(url, infer.request_body(x[:16]), workers=24, max_seconds=150) as heavy:
+            deploy.eventually(lambda: ready() > before, 100, "more replicas under load")
+            status = (deploy.get(served, "modeldeployment", name) or {})["status"]
+            assert "target" in status["scaling"]["reason"]
+            assert deploy.condition({"status": status}, "ScalingActive")["status"] == "True"
+        with Load(url, infer.request_body(x[:1]), workers=4, rate=20, max_seconds=250) as light:
+            deploy.eventually(lambda: ready() <= before, 200, "the replicas go away again")
+            time.sleep(8)
+    assert (heavy.failures, light.failures) == ({}, {})
