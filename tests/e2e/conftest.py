@@ -31,12 +31,8 @@ def ns(moorage: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     with deploy.namespace(moorage, name):
         yield name
         if getattr(request.node, "failed", False):
-            for args in (
-                ("get", "mdep,tjob,pods,pvc", "-o", "wide"),
-                ("get", "mdep,tjob", "-o", "yaml"),
-                ("get", "events"),
-            ):
-                print(moorage.kubectl(*args, "-n", name))
+            for args in (("mdep,tjob,pods,pvc", "-o", "wide"), ("mdep,tjob", "-o", "yaml"), ("events",)):
+                print(moorage.kubectl("get", *args, "-n", name))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

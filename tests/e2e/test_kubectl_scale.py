@@ -1,4 +1,4 @@
-"""`kubectl scale` works, is not undone by a re-apply that says nothing of replicas, and loses no request on the way down."""
+"""`kubectl scale` works, a re-apply that says nothing of replicas leaves it, and no request is lost on the way down."""
 
 import time
 

@@ -24,7 +24,10 @@ def job(name: str, command: list[str] | None = None, **spec: Any) -> str:
 
 
 RAISES = "import os; r = int(os.environ['RANK'])\nif r == 1: raise ValueError('the colour of rank 1 is wrong')\n"
-EXITS = "import os, sys, time; print('leaving now', flush=True); sys.exit(3) if os.environ['RANK'] == '0' else time.sleep(30)"
+EXITS = (
+    "import os, sys, time; print('leaving now', flush=True)\n"
+    "sys.exit(3) if os.environ['RANK'] == '0' else time.sleep(30)"
+)
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "raises": (job("raises", ["python", "-c", RAISES]), {"rank": 1, "words": "the colour of rank 1 is wrong"}),
