@@ -1,0 +1,59 @@
+"""How a program of ours ends: one JSON object for the kubelet to keep, and an exit code that says whether to retry.
+
+The kubelet cuts a termination message at 4,096 bytes, which would leave broken JSON, so the message is shortened here
+first. Lines of log lose before words of reason do.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+USAGE, DATA, NO_INPUT, TRANSIENT, CONFIG = 64, 65, 66, 75, 78
+
+MAX_BYTES = 4000
+
+
+def write(reason: str, message: str = "", **extra: Any) -> None:
+    """Leaves the termination message. Outside a pod, where the kubelet put no file, there is nobody to leave it to."""
+    path = Path(os.environ.get("MOORAGE_TERMINATION_LOG") or "/dev/termination-log")
+    if not path.exists() and "MOORAGE_TERMINATION_LOG" not in os.environ:
+        return
+    body: dict[str, Any] = {"reason": reason, "message": message, **extra}
+    body["time"] = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    try:
+        path.write_bytes(_encode(body))
+    except OSError as error:
+        print(f"cannot write the termination message {path}: {error}", file=sys.stderr)
+
+
+def fail(code: int, reason: str, message: str, **extra: Any) -> NoReturn:
+    """Says what went wrong, on stderr and in the termination message, and ends the program."""
+    write(reason, message, **extra)
+    print(f"{reason}: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    short = dict(body)
+    if "lastLines" in short:
+        short["lastLines"] = [_cut(line, 500) for line in short["lastLines"]]
+    while len(data := _dump(short)) > MAX_BYTES:
+        if short.get("lastLines"):
+            short["lastLines"] = short["lastLines"][1:]
+        elif len(short["message"]) > 200:
+            short["message"] = _cut(short["message"], len(short["message"]) * 9 // 10)
+        else:  # what is left are extras: better none of them than half of them
+            return _dump({key: short[key] for key in ("reason", "message", "time")})
+    return data
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _dump(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
