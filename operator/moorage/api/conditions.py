@@ -1,0 +1,42 @@
+"""One way to set a condition. The time comes from the caller: nothing here has a clock."""
+
+from collections.abc import Iterable
+from typing import Any
+
+Condition = dict[str, Any]
+
+
+def set_condition(
+    conditions: Iterable[Condition], *, type: str, status: str, reason: str, message: str, generation: int, now: str
+) -> list[Condition]:
+    """The list with one condition set; the others and their order stay.
+
+    lastTransitionTime moves only when the status changes: it answers "since when", not "when last looked at".
+    """
+    fresh = {
+        "type": type,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "observedGeneration": generation,
+        "lastTransitionTime": now,
+    }
+    result: list[Condition] = []
+    found = False
+    for old in conditions:
+        if old.get("type") != type:
+            result.append(old)
+            continue
+        found = True
+        if old.get("status") == status and old.get("lastTransitionTime"):
+            fresh["lastTransitionTime"] = old["lastTransitionTime"]
+        result.append(fresh)
+    return result if found else [*result, fresh]
+
+
+def find(conditions: Iterable[Condition] | None, type: str) -> Condition | None:
+    return next((c for c in conditions or () if c.get("type") == type), None)
+
+
+def without(conditions: Iterable[Condition], type: str) -> list[Condition]:
+    return [c for c in conditions if c.get("type") != type]

@@ -1,0 +1,435 @@
+"""ModelDeployment: serve one model on torch, on Triton or in a container of the user's, on a number of pods."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from moorage.api.facts import InvalidSpec
+from moorage.api.types import (
+    ATOMIC,
+    BUCKET,
+    CLAIM,
+    NO_DOTS,
+    Command,
+    Conditions,
+    Decimal,
+    Env,
+    Free,
+    Image,
+    LabelValue,
+    Model,
+    Resource,
+    Resources,
+    SecretRef,
+    Text,
+    Time,
+    Uri,
+    cel,
+    rules,
+)
+
+Format = Literal["TorchExport", "TorchScript", "TritonRepository"]
+
+
+class FromTrainingJobs(Model):
+    """Which TrainingJobs to follow."""
+
+    match_labels: Annotated[dict[str, LabelValue], Field(min_length=1, max_length=16)]
+    """Labels a TrainingJob of the same namespace must have. At least one."""
+
+
+class ModelSource(Model):
+    """Which model is served."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "[has(self.uri), has(self.fromTrainingJobs)].exists_one(x, x)",
+                "set exactly one of uri (serve this model) and fromTrainingJobs (serve what training makes)",
+            ),
+            cel(
+                "!has(self.fromTrainingJobs) || (!has(self.format) && !has(self.sha256))",
+                "leave format and sha256 out beside fromTrainingJobs: both come from the TrainingJob that made the model",
+            ),
+        )
+    )
+
+    uri: (
+        Annotated[
+            Uri,
+            Field(
+                json_schema_extra=rules(
+                    cel(
+                        "self.matches('^(pvc|s3|http|https)://.+')",
+                        "write pvc://CLAIM/PATH, s3://BUCKET/KEY, http://HOST/PATH or https://HOST/PATH",
+                    ),
+                    NO_DOTS,
+                    CLAIM,
+                    BUCKET,
+                )
+            ),
+        ]
+        | None
+    ) = None
+    """Where the model is: pvc://CLAIM/PATH (mounted read-only, never copied), s3://BUCKET/KEY, or http(s)://HOST/PATH of
+    one file or of a .tar, .tar.gz, .tgz or .zip that is unpacked. A folder with model.pt2 (or model.pt) or that file itself."""
+    from_training_jobs: FromTrainingJobs | None = None
+    """Serve the output of the TrainingJob that matches and succeeded last. When a newer one succeeds, the pods are
+    replaced one after the other. When the TrainingJob is deleted, its model stays in service."""
+    format: Format | None = None
+    """TorchExport (a torch.export archive), TorchScript, or TritonRepository (a Triton model repository, served as it is;
+    needs runtime.triton). Default TorchExport."""
+    version: (
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=63,
+                json_schema_extra=rules(
+                    cel(
+                        "self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')",
+                        "use letters, digits, '.', '_' and '-' in a version, beginning and ending with a letter or digit",
+                    )
+                ),
+            ),
+        ]
+        | None
+    ) = None
+    """What clients and metrics see as the model's version. Default "1", or the name of the TrainingJob with
+    fromTrainingJobs. Triton knows whole numbers only."""
+    sha256: (
+        Annotated[
+            str,
+            Field(
+                max_length=64,
+                json_schema_extra=rules(
+                    cel("self.matches('^[a-f0-9]{64}$')", "write the 64 lower-case hexadecimal digits of sha256sum")
+                ),
+            ),
+        ]
+        | None
+    ) = None
+    """Serve exactly this content or fail, saying so. Of a file its sha256sum; of a folder that of its sorted sha256sum
+    listing (see docs/contracts.md). Default: not checked."""
+    secret_ref: SecretRef | None = None
+    """Secret with the store's credentials under the AWS names (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
+    AWS_ENDPOINT_URL), or HTTP_BEARER_TOKEN for http(s). Default: none, or the TrainingJob's with fromTrainingJobs."""
+
+
+class Torch(Model):
+    """The torch model server of this project: Open Inference Protocol v2 over HTTP, with dynamic batching."""
+
+    max_batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
+    """Most samples that run through the model at once. Default 64."""
+    max_queue_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    """How long a sample waits for others to fill a batch. Default 0: what is there runs at once."""
+    max_queue_size: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    """Requests that may wait in one pod; beyond it the answer is 429 with Retry-After. Default 1024."""
+    max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 31)] = 67108864
+    """Largest request body; beyond it the answer is 413. Default 67108864 (64 MiB)."""
+    device: Literal["Auto", "CPU", "CUDA"] = "Auto"
+    """Auto (a GPU where the pod has one), CPU, or CUDA (a GPU or fail). Default Auto."""
+
+
+class DynamicBatching(Model):
+    """How Triton gathers requests into batches."""
+
+    preferred_batch_sizes: Annotated[
+        list[Annotated[int, Field(ge=1, le=65536)]], Field(max_length=16, json_schema_extra=ATOMIC)
+    ] = []
+    """Sizes worth waiting for. Default: none, any size."""
+    max_queue_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    """How long a request waits for others to fill a batch. Default 0."""
+
+
+class Triton(Model):
+    """NVIDIA Triton Inference Server: Open Inference Protocol v2 over HTTP and gRPC."""
+
+    max_batch_size: Annotated[int, Field(ge=0, le=65536)] | None = None
+    """Most samples that run through the model at once; 0 for a model without a batch dimension. Default 64."""
+    dynamic_batching: DynamicBatching | None = None
+    """How requests are gathered into batches. Default: on, without a delay (off where maxBatchSize is 0)."""
+    instance_count: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Copies of the model in each pod, on the CPU or on each GPU. Default 1."""
+    args: Command = []
+    """More arguments for tritonserver, for example --log-verbose=1. Default: none."""
+
+
+class Container(Model):
+    """Any server that speaks HTTP."""
+
+    image: Image
+    """The image to run."""
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """The port it listens on. The Service offers it as 8080."""
+    command: Command = []
+    """Command, instead of the image's. Default: the image's."""
+    args: Command = []
+    """Arguments, instead of the image's. Default: the image's."""
+    env: Env = []
+    """Environment variables, beside MOORAGE_MODEL_PATH, MOORAGE_MODEL_NAME, MOORAGE_MODEL_VERSION and
+    MOORAGE_MODEL_FORMAT. Default: none."""
+    readiness_path: Annotated[str, Field(pattern="^/", max_length=1024)] | None = None
+    """Path that answers 200 to GET when the server can take requests. Default: ready when the port accepts connections."""
+
+
+class Runtime(Model):
+    """What serves the model: exactly one block."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            {
+                "rule": "[has(self.torch), has(self.triton), has(self.container)].exists_one(x, x)",
+                "message": "exactly one of torch, triton, container must be set",
+                "messageExpression": "'exactly one of torch, triton, container must be set; got %d: write for example "
+                "runtime: {torch: {}}'.format([(has(self.torch) ? 1 : 0) + (has(self.triton) ? 1 : 0) + "
+                "(has(self.container) ? 1 : 0)])",
+            }
+        )
+    )
+
+    torch: Torch | None = None
+    """The torch model server of this project. {} for its defaults."""
+    triton: Triton | None = None
+    """NVIDIA Triton Inference Server. {} for its defaults."""
+    container: Container | None = None
+    """Any image that speaks HTTP."""
+
+    @property
+    def name(self) -> str:
+        chosen = [name for name in ("torch", "triton", "container") if getattr(self, name) is not None]
+        if len(chosen) != 1:
+            raise InvalidSpec(f"spec.runtime: exactly one of torch, triton, container must be set; got {len(chosen)}")
+        return chosen[0]
+
+
+class Metric(Model):
+    """One measure of load."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "(self.type == 'Prometheus') == has(self.query)",
+                "set query with type Prometheus, and only there: Concurrency is measured by the servers themselves",
+            ),
+            cel("double(string(self.target)) > 0.0", "target must be greater than 0", fieldPath=".target"),
+        )
+    )
+
+    type: Literal["Concurrency", "Prometheus"]
+    """Concurrency (requests in flight, waiting ones included; torch and triton) or Prometheus (the value of `query`)."""
+    target: Decimal
+    """How much of it one replica should carry: replicas = total / target, rounded up. Decimals in quotes, "0.5"."""
+    query: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """PromQL whose one value is the total load over all replicas, for example sum(queue_length{queue="digits"})."""
+
+
+class ScaleDown(Model):
+    """How fast replicas are taken away."""
+
+    stabilization_seconds: Annotated[int, Field(ge=0, le=3600)] = 300
+    """Keep what the highest load of the last so many seconds needed. Default 300."""
+
+
+class Scaling(Model):
+    """Replicas follow load measured by Prometheus."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            {
+                "rule": "!has(self.minReplicas) || self.minReplicas <= self.maxReplicas",
+                "message": "minReplicas must be at most maxReplicas",
+                "messageExpression": "'minReplicas %d is more than maxReplicas %d: raise maxReplicas or lower "
+                "minReplicas'.format([self.minReplicas, self.maxReplicas])",
+            }
+        )
+    )
+
+    min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Never fewer replicas. Default 1."""
+    max_replicas: Annotated[int, Field(ge=1, le=1000)]
+    """Never more replicas."""
+    metrics: Annotated[
+        list[Metric],
+        Field(
+            min_length=1,
+            max_length=8,
+            json_schema_extra={
+                **ATOMIC,
+                **rules(
+                    cel(
+                        "self.filter(m, m.type == 'Concurrency').size() <= 1",
+                        "Concurrency may be given once: keep the entry with the lower target",
+                    )
+                ),
+            },
+        ),
+    ]
+    """Measures of load. The one that asks for most replicas wins; one without data never takes replicas away."""
+    scale_down: ScaleDown = Field(default_factory=ScaleDown)
+    """How fast replicas are taken away. Replicas are added at once."""
+
+
+class Drain(Model):
+    """How a pod leaves."""
+
+    timeout_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
+    """How long requests in flight may take when their pod has to go. Default 30."""
+
+
+class ModelDeploymentSpec(Model):
+    """What is wanted."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!(has(self.replicas) && has(self.scaling))",
+                "replicas must be absent when scaling is set: change scaling.minReplicas or scaling.maxReplicas instead",
+                fieldPath=".replicas",
+                reason="FieldValueForbidden",
+            ),
+            cel(
+                "has(self.model) || has(self.runtime.container)",
+                "set model: only runtime.container may bring its model in the image",
+            ),
+            cel(
+                "!has(self.model) || !has(self.model.format) || self.model.format != 'TritonRepository' || "
+                "!has(self.runtime.torch)",
+                "runtime.torch serves TorchExport or TorchScript: use runtime.triton for a TritonRepository",
+            ),
+            cel(
+                "!has(self.model) || !has(self.model.format) || self.model.format != 'TritonRepository' || "
+                "!has(self.runtime.triton) || !(has(self.runtime.triton.maxBatchSize) || "
+                "has(self.runtime.triton.dynamicBatching) || has(self.runtime.triton.instanceCount))",
+                "maxBatchSize, dynamicBatching and instanceCount must be absent with format TritonRepository: "
+                "the repository's own config.pbtxt says them",
+            ),
+            cel(
+                "!has(self.runtime.triton) || !has(self.model) || !has(self.model.version) || "
+                "self.model.version.matches('^[1-9][0-9]{0,8}$')",
+                "Triton knows whole numbers only: write model.version as \"1\", \"2\", …",
+            ),
+            cel(
+                "!has(self.runtime.container) || !has(self.scaling) || "
+                "self.scaling.metrics.all(m, m.type != 'Concurrency')",
+                "a container's requests in flight are not known: use a metric {type: Prometheus, query: …, target: …}",
+            ),
+        )
+    )
+
+    model: ModelSource | None = None
+    """Which model is served. May be absent with runtime.container only."""
+    runtime: Runtime
+    """What serves it: exactly one of torch, triton and container."""
+    resources: Resources = Field(default_factory=Resources)
+    """What each pod gets: GPUs, CPU, memory."""
+    replicas: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Number of pods; `kubectl scale` changes it. Absent when `scaling` is set. Default 1."""
+    scaling: Scaling | None = None
+    """Let the number of pods follow the load."""
+    drain: Drain = Field(default_factory=Drain)
+    """How pods leave: they stop taking requests, finish those in flight, then exit."""
+    pod_template: Free | None = None
+    """Anything else about the pods, as {metadata, spec} of a pod template. Merged last: containers, init containers,
+    volumes, env, ports and volume mounts by their key, tolerations and envFrom added, everything else replaced; null removes.
+    The server's container is named "server"."""
+
+
+class ModelStatus(Model):
+    """The model the pods are to serve."""
+
+    uri: Text | None = None
+    """Where it is."""
+    version: Text | None = None
+    """Its version, as clients see it."""
+    format: Text | None = None
+    """Its format."""
+    sha256: Text | None = None
+    """The content that is demanded; absent when it is not checked."""
+    training_job: Text | None = None
+    """The TrainingJob that made it."""
+    secret_ref: SecretRef | None = None
+    """The Secret it is fetched with."""
+
+
+class ScalingEvent(Model):
+    """One change of the number of replicas."""
+
+    time: Time
+    """When."""
+    from_: Annotated[int, Field(alias="from")]
+    """Replicas before."""
+    to: int
+    """Replicas after."""
+    reason: Text
+    """Why."""
+
+
+class ScalingStatus(Model):
+    """What scaling decided."""
+
+    reason: Text | None = None
+    """Why there are as many replicas as there are."""
+    last_scale_time: Time | None = None
+    """When the number last changed."""
+    history: Annotated[list[ScalingEvent], Field(max_length=10, json_schema_extra=ATOMIC)] = []
+    """The last ten changes, the newest at the end."""
+
+
+class ServingFailure(Model):
+    """What went wrong last. It stays until something else goes wrong."""
+
+    time: Time | None = None
+    """When it first happened."""
+    reason: Text
+    """Why, as one CamelCase word."""
+    message: Annotated[str, Field(max_length=32768)]
+    """Why, in the words of who said it: the server, the kubelet, the scheduler."""
+    pod: Text | None = None
+    """In which pod."""
+    container: Text | None = None
+    """In which container of the pod."""
+    exit_code: int | None = None
+    """How the container ended."""
+
+
+class ModelDeploymentStatus(Model):
+    """What is. Written by the operator."""
+
+    observed_generation: int | None = None
+    """The generation of the spec that this status is about."""
+    replicas: int | None = None
+    """Pods that exist."""
+    ready_replicas: int | None = None
+    """Pods of the current generation that take requests."""
+    updated_replicas: int | None = None
+    """Pods of the current generation."""
+    desired_replicas: int | None = None
+    """Pods that shall exist: spec.replicas, or what scaling decided."""
+    replicas_summary: Text | None = None
+    """ready/desired, for the column."""
+    selector: Text | None = None
+    """Label selector of the pods, for kubectl scale and autoscalers."""
+    runtime: Text | None = None
+    """torch, triton or container."""
+    url: Text | None = None
+    """Where the model answers inside the cluster."""
+    model: ModelStatus | None = None
+    """The model the pods are to serve."""
+    scaling: ScalingStatus | None = None
+    """What scaling decided."""
+    last_failure: ServingFailure | None = None
+    """What went wrong last."""
+    conditions: Conditions = []
+    """Ready: all replicas of the current generation take requests. Progressing: on the way there. ModelLoaded: False with
+    the server's own words. CapacityAvailable: False with the scheduler's. ScalingActive. Stalled: somebody has to change
+    something."""
+
+
+class ModelDeployment(Resource):
+    """Serves one model on a number of pods and lets their number follow the load."""
+
+    spec: ModelDeploymentSpec
+    """What is wanted."""
+    status: dict[str, Any] = {}
+    """What is."""

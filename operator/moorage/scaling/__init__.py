@@ -1,0 +1,1 @@
+"""Replicas that follow load: queries (text), policy (decision), and beside them the loop that asks Prometheus."""
