@@ -1,0 +1,52 @@
+"""Debian packages that the native driver stands on, installed when they are missing."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.commands import run
+from cluster.interface import ClusterError
+from cluster.progress import Progress
+
+
+@dataclass(frozen=True)
+class Package:
+    debian: str
+    probe: str  # a program or an absolute path that is there when the package is, however it was installed
+
+    @property
+    def present(self) -> bool:
+        path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+        return Path(self.probe).exists() if self.probe.startswith("/") else shutil.which(self.probe, path=path) is not None
+
+
+NODE_PACKAGES = (
+    Package("containerd", "containerd"),
+    Package("runc", "runc"),
+    Package("containernetworking-plugins", "/usr/lib/cni/ptp"),
+    Package("nftables", "nft"),
+    Package("iproute2", "ip"),
+    Package("util-linux", "nsenter"),
+    Package("mount", "mount"),
+    Package("procps", "sysctl"),
+)
+
+
+def require(packages: Iterable[Package], progress: Progress) -> None:
+    missing = [package for package in packages if not package.present]
+    if not missing:
+        return
+    names = [package.debian for package in missing]
+    if not shutil.which("apt-get"):
+        raise ClusterError(f"these programs are missing: {', '.join(p.probe for p in missing)}; install them")
+    # Services that a package would start are the machine's business: apt honours its policy-rc.d.
+    apt = {"DEBIAN_FRONTEND": "noninteractive"}
+    with progress.step(f"installing {' '.join(names)}"):
+        install = ("apt-get", "install", "-y", "-q", "--no-install-recommends", *names)
+        try:
+            run(*install, env=apt, timeout=600)
+        except ClusterError:  # a fresh machine has no package lists, an old one has stale ones
+            run("apt-get", "update", "-q", env=apt, timeout=300)
+            run(*install, env=apt, timeout=600)
