@@ -1,4 +1,5 @@
-"""What the parts of the core hand each other. Plain data, so that desired, status and scaling need not know one another."""
+"""What the parts of the core hand each other. Plain data, so that desired, status and scaling need not know one
+another."""
 
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ class InvalidSpec(Exception):
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """What is to be served, after `fromTrainingJobs` has been looked up. Without a uri the image has its model inside."""
+    """What is to be served, after `fromTrainingJobs` has been looked up. Without a uri the image has its model
+    inside."""
 
     uri: str | None
     format: str

@@ -49,7 +49,7 @@ class ModelSource(Model):
             ),
             cel(
                 "!has(self.fromTrainingJobs) || (!has(self.format) && !has(self.sha256))",
-                "leave format and sha256 out beside fromTrainingJobs: both come from the TrainingJob that made the model",
+                "leave format and sha256 out beside fromTrainingJobs: both come from the TrainingJob",
             ),
         )
     )
@@ -71,14 +71,15 @@ class ModelSource(Model):
         ]
         | None
     ) = None
-    """Where the model is: pvc://CLAIM/PATH (mounted read-only, never copied), s3://BUCKET/KEY, or http(s)://HOST/PATH of
-    one file or of a .tar, .tar.gz, .tgz or .zip that is unpacked. A folder with model.pt2 (or model.pt) or that file itself."""
+    """Where the model is: pvc://CLAIM/PATH (mounted read-only, never copied), s3://BUCKET/KEY, or http(s)://HOST/PATH
+    of one file or of a .tar, .tar.gz, .tgz or .zip that is unpacked. A folder with model.pt2 (or model.pt) or that
+    file itself."""
     from_training_jobs: FromTrainingJobs | None = None
     """Serve the output of the TrainingJob that matches and succeeded last. When a newer one succeeds, the pods are
     replaced one after the other. When the TrainingJob is deleted, its model stays in service."""
     format: Format | None = None
-    """TorchExport (a torch.export archive), TorchScript, or TritonRepository (a Triton model repository, served as it is;
-    needs runtime.triton). Default TorchExport."""
+    """TorchExport (a torch.export archive), TorchScript, or TritonRepository (a Triton model repository, served as it
+    is; needs runtime.triton). Default TorchExport."""
     version: (
         Annotated[
             str,
@@ -88,7 +89,7 @@ class ModelSource(Model):
                 json_schema_extra=rules(
                     cel(
                         "self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')",
-                        "use letters, digits, '.', '_' and '-' in a version, beginning and ending with a letter or digit",
+                        "a version has letters, digits, '.', '_', '-' and begins and ends with a letter or digit",
                     )
                 ),
             ),
@@ -136,7 +137,7 @@ class DynamicBatching(Model):
 
     preferred_batch_sizes: Annotated[
         list[Annotated[int, Field(ge=1, le=65536)]], Field(max_length=16, json_schema_extra=ATOMIC)
-    ] = []
+    ] = Field(default_factory=list)
     """Sizes worth waiting for. Default: none, any size."""
     max_queue_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     """How long a request waits for others to fill a batch. Default 0."""
@@ -151,7 +152,7 @@ class Triton(Model):
     """How requests are gathered into batches. Default: on, without a delay (off where maxBatchSize is 0)."""
     instance_count: Annotated[int, Field(ge=1, le=64)] | None = None
     """Copies of the model in each pod, on the CPU or on each GPU. Default 1."""
-    args: Command = []
+    args: Command = Field(default_factory=list)
     """More arguments for tritonserver, for example --log-verbose=1. Default: none."""
 
 
@@ -162,15 +163,16 @@ class Container(Model):
     """The image to run."""
     port: Annotated[int, Field(ge=1, le=65535)]
     """The port it listens on. The Service offers it as 8080."""
-    command: Command = []
+    command: Command = Field(default_factory=list)
     """Command, instead of the image's. Default: the image's."""
-    args: Command = []
+    args: Command = Field(default_factory=list)
     """Arguments, instead of the image's. Default: the image's."""
-    env: Env = []
+    env: Env = Field(default_factory=list)
     """Environment variables, beside MOORAGE_MODEL_PATH, MOORAGE_MODEL_NAME, MOORAGE_MODEL_VERSION and
     MOORAGE_MODEL_FORMAT. Default: none."""
     readiness_path: Annotated[str, Field(pattern="^/", max_length=1024)] | None = None
-    """Path that answers 200 to GET when the server can take requests. Default: ready when the port accepts connections."""
+    """Path that answers 200 to GET when the server can take requests. Default: ready when the port accepts
+    connections."""
 
 
 class Runtime(Model):
@@ -217,7 +219,8 @@ class Metric(Model):
     )
 
     type: Literal["Concurrency", "Prometheus"]
-    """Concurrency (requests in flight, waiting ones included; torch and triton) or Prometheus (the value of `query`)."""
+    """Concurrency (requests in flight, waiting ones included; torch and triton) or Prometheus (the value of `query`).
+    """
     target: Decimal
     """How much of it one replica should carry: replicas = total / target, rounded up. Decimals in quotes, "0.5"."""
     query: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
@@ -284,7 +287,7 @@ class ModelDeploymentSpec(Model):
         json_schema_extra=rules(
             cel(
                 "!(has(self.replicas) && has(self.scaling))",
-                "replicas must be absent when scaling is set: change scaling.minReplicas or scaling.maxReplicas instead",
+                "replicas must be absent when scaling is set: set scaling.minReplicas and maxReplicas instead",
                 fieldPath=".replicas",
                 reason="FieldValueForbidden",
             ),
@@ -307,7 +310,7 @@ class ModelDeploymentSpec(Model):
             cel(
                 "!has(self.runtime.triton) || !has(self.model) || !has(self.model.version) || "
                 "self.model.version.matches('^[1-9][0-9]{0,8}$')",
-                "Triton knows whole numbers only: write model.version as \"1\", \"2\", …",
+                'Triton knows whole numbers only: write model.version as "1", "2", …',
             ),
             cel(
                 "!has(self.runtime.container) || !has(self.scaling) || "
@@ -331,8 +334,8 @@ class ModelDeploymentSpec(Model):
     """How pods leave: they stop taking requests, finish those in flight, then exit."""
     pod_template: Free | None = None
     """Anything else about the pods, as {metadata, spec} of a pod template. Merged last: containers, init containers,
-    volumes, env, ports and volume mounts by their key, tolerations and envFrom added, everything else replaced; null removes.
-    The server's container is named "server"."""
+    volumes, env, ports and volume mounts by their key, tolerations and envFrom added, everything else replaced; null
+    removes. The server's container is named "server"."""
 
 
 class ModelStatus(Model):
@@ -372,7 +375,7 @@ class ScalingStatus(Model):
     """Why there are as many replicas as there are."""
     last_scale_time: Time | None = None
     """When the number last changed."""
-    history: Annotated[list[ScalingEvent], Field(max_length=10, json_schema_extra=ATOMIC)] = []
+    history: Annotated[list[ScalingEvent], Field(max_length=10, json_schema_extra=ATOMIC)] = Field(default_factory=list)
     """The last ten changes, the newest at the end."""
 
 
@@ -420,10 +423,10 @@ class ModelDeploymentStatus(Model):
     """What scaling decided."""
     last_failure: ServingFailure | None = None
     """What went wrong last."""
-    conditions: Conditions = []
-    """Ready: all replicas of the current generation take requests. Progressing: on the way there. ModelLoaded: False with
-    the server's own words. CapacityAvailable: False with the scheduler's. ScalingActive. Stalled: somebody has to change
-    something."""
+    conditions: Conditions = Field(default_factory=list)
+    """Ready: all replicas of the current generation take requests. Progressing: on the way there. ModelLoaded: False
+    with the server's own words. CapacityAvailable: False with the scheduler's. ScalingActive. Stalled: somebody has to
+    change something."""
 
 
 class ModelDeployment(Resource):
@@ -431,5 +434,5 @@ class ModelDeployment(Resource):
 
     spec: ModelDeploymentSpec
     """What is wanted."""
-    status: dict[str, Any] = {}
+    status: dict[str, Any] = Field(default_factory=dict)
     """What is."""

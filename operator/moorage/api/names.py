@@ -24,7 +24,8 @@ MAX_NAME = 52
 
 
 def train_name(name: str) -> str:
-    """The Job and the headless Service of a TrainingJob. The same for ever, so that a restarted operator adopts them."""
+    """The Job and the headless Service of a TrainingJob. The same for ever, so that a restarted operator adopts
+    them."""
     return f"{name}-train"
 
 

@@ -63,7 +63,7 @@ class Recipe(Model):
     """Classification (the target is a class) or Regression (the target is a number)."""
     model: RecipeModel = Field(default_factory=lambda: RecipeModel(type="MLP"))
     """Which network. Default: an MLP."""
-    features: Annotated[list[Column], Field(max_length=4096, json_schema_extra=ATOMIC)] = []
+    features: Annotated[list[Column], Field(max_length=4096, json_schema_extra=ATOMIC)] = Field(default_factory=list)
     """Input: the one array of an .npz, or columns of .csv or .parquet. Default: everything but the target."""
     target: Column
     """What is to be predicted: an array of the .npz, or a column."""
@@ -87,8 +87,9 @@ class Script(Model):
     image: Image | None = None
     """The image with the program, with Python and torch in it. Default: the operator's torch image."""
     command: Annotated[Command, Field(min_length=1)]
-    """What torchrun starts, for example [python, train.py, --lr=0.1]. It finds MOORAGE_DATA_DIR and MOORAGE_OUTPUT_DIR."""
-    env: Env = []
+    """What torchrun starts, for example [python, train.py, --lr=0.1]. It finds MOORAGE_DATA_DIR and
+    MOORAGE_OUTPUT_DIR."""
+    env: Env = Field(default_factory=list)
     """Environment variables. Default: none."""
 
 
@@ -132,7 +133,8 @@ class Data(Model):
             )
         ),
     ]
-    """pvc://CLAIM/PATH and configmap://NAME/KEY are mounted; s3://BUCKET/KEY and http(s)://HOST/PATH are copied to each worker."""
+    """pvc://CLAIM/PATH and configmap://NAME/KEY are mounted; s3://BUCKET/KEY and http(s)://HOST/PATH are copied to
+    each worker."""
     secret_ref: SecretRef | None = None
     """Secret with the store's credentials under the AWS names, or HTTP_BEARER_TOKEN. Default: none."""
 
@@ -210,8 +212,8 @@ class TrainingJobSpec(Model):
     """Remove the pods so many seconds after the end. The TrainingJob and its status stay. Default: the pods stay."""
     pod_template: Free | None = None
     """Anything else about the pods, as {metadata, spec} of a pod template. Merged last: containers, init containers,
-    volumes, env, ports and volume mounts by their key, tolerations and envFrom added, everything else replaced; null removes.
-    The trainer's container is named "trainer"."""
+    volumes, env, ports and volume mounts by their key, tolerations and envFrom added, everything else replaced; null
+    removes. The trainer's container is named "trainer"."""
 
     @property
     def processes(self) -> int:
@@ -279,7 +281,7 @@ class TrainingFailure(Model):
     """Where it ran."""
     step: int | None = None
     """At which step."""
-    last_lines: Annotated[list[Text], Field(max_length=50, json_schema_extra=ATOMIC)] = []
+    last_lines: Annotated[list[Text], Field(max_length=50, json_schema_extra=ATOMIC)] = Field(default_factory=list)
     """The last lines it wrote."""
 
 
@@ -309,17 +311,22 @@ class TrainingJobStatus(Model):
     """running/wanted, for the column."""
     progress: Progress | None = None
     """How far it is."""
-    metrics: Annotated[dict[str, Text], Field(max_length=64)] = {}
+    metrics: Annotated[dict[str, Text], Field(max_length=64)] = Field(default_factory=dict)
     """What was measured, for example loss and accuracy."""
-    stages: Annotated[list[Stage], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]})] = []
+    stages: Annotated[
+        list[Stage],
+        Field(
+            max_length=8, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+        ),
+    ] = Field(default_factory=list)
     """The steps of the work."""
     last_failure: TrainingFailure | None = None
     """What went wrong."""
     output: OutputStatus | None = None
     """The published model."""
-    conditions: Conditions = []
-    """Succeeded: Unknown until the end, then True or False. Running. CapacityAvailable: False with the scheduler's words.
-    Stalled: somebody has to change something."""
+    conditions: Conditions = Field(default_factory=list)
+    """Succeeded: Unknown until the end, then True or False. Running. CapacityAvailable: False with the scheduler's
+    words. Stalled: somebody has to change something."""
 
 
 class TrainingJob(Resource):
@@ -327,7 +334,7 @@ class TrainingJob(Resource):
 
     spec: TrainingJobSpec
     """What is wanted."""
-    status: dict[str, Any] = {}
+    status: dict[str, Any] = Field(default_factory=dict)
     """What is."""
 
     @property

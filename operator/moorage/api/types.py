@@ -21,7 +21,8 @@ def rules(*validations: dict[str, str]) -> dict[str, Any]:
 
 
 class Model(BaseModel):
-    """Unknown fields are ignored when reading, so that an older operator can read a newer resource; `strict` refuses."""
+    """Unknown fields are ignored when reading, so that an older operator can read a newer resource; `strict`
+    refuses."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -60,15 +61,14 @@ Word = Annotated[str, Field(min_length=1, max_length=253)]
 LabelValue = Annotated[str, Field(max_length=63)]
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
 Image = Annotated[str, Field(min_length=1, max_length=1024)]
-Free = Annotated[
-    dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
-]
+Free = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
 Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 ATOMIC = {"x-kubernetes-list-type": "atomic"}
 BY_NAME = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 
 NO_DOTS = cel(
-    "!self.matches('(^|/)[.][.](/|$)')", "a uri must not contain '..': write the path from the root of the store or claim"
+    "!self.matches('(^|/)[.][.](/|$)')",
+    "a uri must not contain '..': write the path from the root",
 )
 CLAIM = cel(
     "!self.startsWith('pvc://') || self.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.*)?$')",
@@ -82,8 +82,8 @@ class Metadata(Model):
     namespace: str = "default"
     uid: str = ""
     generation: int = 0
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
 
@@ -112,9 +112,7 @@ RESERVED_ENV = cel(
 )
 
 Env = Annotated[list[EnvVar], Field(max_length=128, json_schema_extra={**BY_NAME, **rules(RESERVED_ENV)})]
-Command = Annotated[
-    list[Annotated[str, Field(max_length=4096)]], Field(max_length=128, json_schema_extra={**ATOMIC})
-]
+Command = Annotated[list[Annotated[str, Field(max_length=4096)]], Field(max_length=128, json_schema_extra={**ATOMIC})]
 Amounts = Annotated[dict[str, Quantity], Field(max_length=16)]
 
 
@@ -138,13 +136,16 @@ class Resources(Model):
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
     """Whole devices for each pod. Default 0: the CPU."""
     gpu_resource: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", max_length=253)] | None = None
-    """The extended resource that `gpus` counts, for example amd.com/gpu. Default: the operator's setting, nvidia.com/gpu."""
-    requests: Amounts = {}
-    """What the scheduler sets aside for each pod, for example cpu: "2", memory: 4Gi. Decimals in quotes. Default: none."""
-    limits: Amounts = {}
+    """The extended resource that `gpus` counts, for example amd.com/gpu. Default: the operator's setting,
+    nvidia.com/gpu."""
+    requests: Amounts = Field(default_factory=dict)
+    """What the scheduler sets aside for each pod, for example cpu: "2", memory: 4Gi. Decimals in quotes. Default:
+    none."""
+    limits: Amounts = Field(default_factory=dict)
     """What each pod may use at most. Beyond the memory limit it is killed. Default: none."""
     shared_memory: Quantity | None = None
-    """Most that /dev/shm may hold, for example 2Gi. It counts as memory of the pod. Default: as much as the pod's memory."""
+    """Most that /dev/shm may hold, for example 2Gi. It counts as memory of the pod. Default: as much as the pod's
+    memory."""
 
 
 class ConditionStatus(Model):
@@ -166,9 +167,7 @@ class ConditionStatus(Model):
 
 Conditions = Annotated[
     list[ConditionStatus],
-    Field(
-        max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
-    ),
+    Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
 ]
 
 

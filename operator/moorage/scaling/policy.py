@@ -56,8 +56,9 @@ def measured(
 ) -> Demand:
     """A Demand from what Prometheus answered, with the doubts said.
 
-    `samples`: how many steps of the window had data, of window/step. `reporting`: pods whose own series are fresh, where
-    that can be known (Concurrency); None where it cannot (a query of the user's). `ready`: pods that take requests.
+    `samples`: how many steps of the window had data, of window/step. `reporting`: pods whose own series are fresh,
+    where that can be known (Concurrency); None where it cannot (a query of the user's). `ready`: pods that take
+    requests.
     """
 
     def doubt(reason: str, message: str, value: float | None) -> Demand:

@@ -19,10 +19,10 @@ STEP = 15
 def concurrency(window: int) -> str:
     """Requests in flight over all pods, waiting ones included: the mean over the last `window` seconds.
 
-    torch: the rate of the integral of requests in flight, exact. Triton has no such counter. By Little's law the rate of
-    its request durations is the mean concurrency of what *completed*; while requests queue up or take longer than the
-    window that is too low, and the gauge of pending requests is the better one: the larger of the two, not the sum, as a
-    request's duration already holds its time in the queue.
+    torch: the rate of the integral of requests in flight, exact. Triton has no such counter. By Little's law the rate
+    of its request durations is the mean concurrency of what *completed*; while requests queue up or take longer than
+    the window that is too low, and the gauge of pending requests is the better one: the larger of the two, not the
+    sum, as a request's duration already holds its time in the queue.
     """
     torch = _sum(f"rate(moorage_server_in_flight_seconds_total{{{_OURS}}}[{window}s])")
     done = _sum(f"rate(nv_inference_request_duration_us{{{_OURS}}}[{window}s])") + " / 1e6"
@@ -33,19 +33,24 @@ def concurrency(window: int) -> str:
 
 def reporting(fresh: int) -> str:
     """How many pods have a series not older than `fresh` seconds: fewer than are ready means partial data."""
-    series = f"moorage_server_in_flight_seconds_total{{{_OURS}}} or nv_inference_request_duration_us{{{_OURS}}}"
-    age = f"time() - timestamp({series})"
-    return f"count by ({BY}) (group by ({BY}, pod) ({age} <= {fresh}))"
+    # timestamp() tells the sample's own time of a plain selector only, so each metric has its own.
+    torch, triton = (
+        f"timestamp({metric}{{{_OURS}}})"
+        for metric in ("moorage_server_in_flight_seconds_total", "nv_inference_request_duration_us")
+    )
+    return f"count by ({BY}) (group by ({BY}, pod) (time() - ({torch} or {triton}) <= {fresh}))"
 
 
 def peak(query: str, over: int, step: int = STEP) -> str:
     """The highest value of the last `over` seconds."""
-    return f"max_over_time(({query})[{over}s:{step}s])"
+    # On lines of its own: a query of the user's may end in a comment.
+    return f"max_over_time((\n{query}\n)[{over}s:{step}s])"
 
 
 def samples(query: str, over: int, step: int = STEP) -> str:
-    """How many of the window's over/step points had a value: a window that is not covered cannot justify scaling down."""
-    return f"count_over_time(({query})[{over}s:{step}s])"
+    """How many of the window's over/step points had a value: a window that is not covered cannot justify scaling
+    down."""
+    return f"count_over_time((\n{query}\n)[{over}s:{step}s])"
 
 
 def _sum(series: str) -> str:

@@ -1,0 +1,106 @@
+"""Triton: the model repository's configuration and the server that serves it.
+
+For torch formats the repository is made in the pod: an init container lays out our config.pbtxt and a python-backend
+model (assets/triton_model.py) which loads the artefact and completes inputs and outputs from it. A ready-made
+repository is served as it is.
+"""
+
+from importlib.resources import files
+
+from moorage.api.facts import InvalidSpec, ResolvedModel
+from moorage.api.modeldeployment import DynamicBatching, ModelDeployment, Triton
+from moorage.api.names import GRPC_PORT, HTTP_PORT, METRICS_PORT, triton_name
+from moorage.desired import pbtxt, pods, runtime
+from moorage.desired.defaults import Defaults
+from moorage.desired.meta import Manifest
+from moorage.desired.model import Placed, init_container, place
+
+_REPOSITORY = "/models"
+_CONFIG = "/etc/moorage/triton"
+
+
+def parts(md: ModelDeployment, triton: Triton, model: ResolvedModel, defaults: Defaults) -> runtime.Parts:
+    placed = place(md, model, defaults, verify=True)
+    if placed.path is None:
+        raise InvalidSpec("spec.model: runtime.triton needs a model: set model.uri or model.fromTrainingJobs")
+    ready_made = model.format == "TritonRepository"
+    laid_out = Placed(placed.path) if ready_made else _layout(md, model, defaults)
+
+    container, volumes = runtime.container(
+        md,
+        defaults.triton_image,
+        defaults,
+        mounts=[*placed.mounts, *laid_out.mounts],
+        ours=True,
+        command=["tritonserver"],
+        args=[
+            f"--model-repository={laid_out.path}",
+            f"--http-port={HTTP_PORT}",
+            f"--grpc-port={GRPC_PORT}",
+            f"--metrics-port={METRICS_PORT}",
+            # After SIGTERM Triton takes no new requests and waits so long for those in flight.
+            f"--exit-timeout-secs={md.spec.drain.timeout_seconds}",
+            *triton.args,
+        ],
+        ports=runtime.ports(grpc=True),
+        env=pods.env(
+            MOORAGE_MODEL_PATH=placed.path,
+            MOORAGE_MODEL_NAME=md.metadata.name,
+            MOORAGE_MODEL_VERSION=model.version,
+            MOORAGE_MODEL_FORMAT=model.format,
+            OMP_NUM_THREADS=pods.threads(md.spec.resources),
+        )
+        + pods.home(),
+        **runtime.protocol_probes(),
+    )
+    return runtime.Parts(
+        container,
+        [*placed.volumes, *laid_out.volumes, *volumes],
+        [*placed.init, *laid_out.init],
+        config=None if ready_made else {"config.pbtxt": config(md, triton), "model.py": python_model()},
+        grpc=True,
+    )
+
+
+def _layout(md: ModelDeployment, model: ResolvedModel, defaults: Defaults) -> Placed:
+    repository = {"name": "repository", "mountPath": _REPOSITORY}
+    config = {"name": "triton-config", "mountPath": _CONFIG, "readOnly": True}
+    command = [
+        *("python", "-m", "moorage_store", "triton-repository"),
+        *("--name", md.metadata.name, "--version", version(model)),
+        *("--config-dir", _CONFIG, "--dest", _REPOSITORY),
+    ]
+    volumes: list[Manifest] = [
+        {"name": "repository", "emptyDir": {}},
+        {"name": "triton-config", "configMap": {"name": triton_name(md.metadata.name)}},
+    ]
+    init = init_container(md, "repository", command, [repository, config], defaults)
+    return Placed(_REPOSITORY, volumes, [{**repository, "readOnly": True}], [init])
+
+
+def version(model: ResolvedModel) -> str:
+    """Triton's version is a folder whose name is a whole number. A TrainingJob's name is none: then it is 1."""
+    return model.version if model.version.isdecimal() and int(model.version) > 0 else "1"
+
+
+def config(md: ModelDeployment, triton: Triton) -> str:
+    """config.pbtxt. Inputs and outputs are left to the model, which reads them from the artefact."""
+    size = 64 if triton.max_batch_size is None else triton.max_batch_size
+    message: dict[str, object] = {"name": md.metadata.name, "backend": "python", "max_batch_size": size}
+    if size > 0:
+        batching = triton.dynamic_batching or DynamicBatching()
+        message["dynamic_batching"] = {
+            **({"preferred_batch_size": batching.preferred_batch_sizes} if batching.preferred_batch_sizes else {}),
+            "max_queue_delay_microseconds": batching.max_queue_delay_microseconds,
+        }
+    elif triton.dynamic_batching:
+        raise InvalidSpec("spec.runtime.triton: dynamicBatching needs maxBatchSize of at least 1")
+    kind = "KIND_GPU" if md.spec.resources.gpus else "KIND_CPU"
+    message["instance_group"] = [{"count": triton.instance_count or 1, "kind": pbtxt.Symbol(kind)}]
+    return pbtxt.render(message)
+
+
+def python_model() -> str:
+    """The python-backend model, a file of this package."""
+    asset = files("moorage.desired") / "assets" / "triton_model.py"
+    return asset.read_text() if asset.is_file() else "# This package was built without assets/triton_model.py.\n"
