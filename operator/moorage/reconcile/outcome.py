@@ -1,0 +1,56 @@
+"""What one reconcile of a resource came to: the status it should have, and when to look again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from moorage.api.facts import InvalidSpec, Problem
+from moorage.kube.errors import ApiError, Forbidden, Invalid, NotFound
+from moorage.kube.kinds import Key
+
+FIRST_LOOK = 2.0
+LAST_LOOK = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    status: dict[str, Any]
+    again: float | None = None
+    """Seconds until the next look, though nothing may have changed that a watch shows."""
+    failed: ApiError | None = None
+    """What the status already tells of, and what is worth trying again with growing patience."""
+
+
+def problem_of(error: InvalidSpec | ApiError) -> Problem:
+    """In words for a status. Errors of the moment are not shown: they are raised and tried again."""
+    if isinstance(error, InvalidSpec):
+        return Problem(error.reason, error.message)
+    if isinstance(error, Invalid):
+        return Problem("Rejected", f"the API server refuses what this resource asks for: {error.message}")
+    if isinstance(error, Forbidden):
+        return Problem("Forbidden", error.message, final=False)
+    if isinstance(error, NotFound):
+        return Problem("UnknownKind", f"a kind this resource needs is not installed: {error.message}", final=False)
+    raise error
+
+
+class Lookout:
+    """When to look at pods again: soon after something changed, seldom when it stays as it is."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since: dict[Key, tuple[object, float]] = {}
+
+    def next(self, key: Key, state: object) -> float:
+        """`state` is what was seen; 2 s after it was new, up to 10 s later on."""
+        now = self._clock()
+        known = self._since.get(key)
+        if known is None or known[0] != state:
+            self._since[key] = (state, now)
+            return FIRST_LOOK
+        return min(LAST_LOOK, max(FIRST_LOOK, (now - known[1]) / 4))
+
+    def leave(self, key: Key) -> None:
+        self._since.pop(key, None)

@@ -1,0 +1,61 @@
+"""How far each running training is, asked of its first worker.
+
+A courtesy of the pods, never a condition for anything: a worker that does not answer is left alone, and what a
+training achieved comes from its termination message. One loop asks for all, so that no reconcile waits for a pod.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+
+from moorage.api.names import STATUS_PORT, train_name
+from moorage.kube.kinds import Key
+
+AT_ONCE = 32
+LIMIT_BYTES = 65_536
+
+Url = Callable[[Key], str]
+
+
+def progress_url(key: Key) -> str:
+    service = train_name(key.name)
+    return f"http://{service}-0.{service}.{key.namespace}.svc:{STATUS_PORT}/progress"
+
+
+class ProgressWatch:
+    def __init__(self, session: aiohttp.ClientSession, changed: Callable[[Key], None], url: Url = progress_url) -> None:
+        self._session, self._changed, self._url = session, changed, url
+        self._known: dict[Key, dict[str, Any] | None] = {}
+        self._limit = asyncio.Semaphore(AT_ONCE)
+
+    def follow(self, key: Key) -> None:
+        self._known.setdefault(key, None)
+
+    def leave(self, key: Key) -> None:
+        self._known.pop(key, None)
+
+    def last(self, key: Key) -> dict[str, Any] | None:
+        return self._known.get(key)
+
+    async def run(self, interval: float) -> None:
+        timeout = aiohttp.ClientTimeout(total=min(1.5, interval))
+        while True:
+            await asyncio.gather(*(self._ask(key, timeout) for key in tuple(self._known)))
+            await asyncio.sleep(interval)
+
+    async def _ask(self, key: Key, timeout: aiohttp.ClientTimeout) -> None:
+        async with self._limit:
+            try:
+                async with self._session.get(self._url(key), timeout=timeout, allow_redirects=False) as response:
+                    if response.status != 200 or (response.content_length or 0) > LIMIT_BYTES:
+                        return
+                    progress = await response.json(content_type=None)
+            except (aiohttp.ClientError, OSError, ValueError):  # a TimeoutError is an OSError
+                return
+        if isinstance(progress, dict) and key in self._known and progress != self._known[key]:
+            self._known[key] = progress
+            self._changed(key)

@@ -1,0 +1,180 @@
+"""From a key to the world as it should be: workers, errors, status and Events, the same for both kinds.
+
+Level-triggered: a reconcile reads all it needs from the store and never asks what happened. What differs between the
+kinds is in `serving` and `training`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import structlog
+
+from moorage import telemetry
+from moorage.api.conditions import set_condition
+from moorage.api.facts import InvalidSpec
+from moorage.kube.client import Client
+from moorage.kube.errors import ApiError, Conflict, Forbidden, NamespaceTerminating, NotFound, Transient
+from moorage.kube.events import Recorder
+from moorage.kube.kinds import BY_KIND, MODEL_DEPLOYMENT, Key, key_of
+from moorage.reconcile.children import Children
+from moorage.reconcile.outcome import Lookout, Outcome
+from moorage.reconcile.progress import ProgressWatch
+from moorage.reconcile.queue import WorkQueue
+from moorage.reconcile.replicas import Replicas
+from moorage.reconcile.resync import Resync
+from moorage.reconcile.serving import Serving
+from moorage.reconcile.statuses import merge_patch, transitions
+from moorage.reconcile.store import Object, Store
+from moorage.reconcile.training import Training
+from moorage.settings import Settings
+
+log = structlog.get_logger()
+
+SLOW_RETRY = 15.0
+"""Missing rights and full quotas are not mended within seconds."""
+
+
+def utc_now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Reconciler:
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        queue: WorkQueue,
+        recorder: Recorder,
+        resync: Resync,
+        replicas: Replicas,
+        session: aiohttp.ClientSession,
+        settings: Settings,
+        *,
+        now: Callable[[], str] = utc_now,
+    ) -> None:
+        self._client, self._store, self._queue, self._recorder = client, store, queue, recorder
+        self._settings, self._replicas, self._now = settings, replicas, now
+        self._progress = ProgressWatch(session, queue.add)
+        children = Children(client, store)
+        self._lookout = Lookout(lambda: asyncio.get_running_loop().time())
+
+        def defaults() -> Any:
+            wanted = settings.pod_monitors
+            return settings.defaults(pod_monitors=wanted == "Enabled" or (wanted == "Auto" and resync.pod_monitors))
+
+        self._serving = Serving(client, store, children, replicas, self._lookout, defaults)
+        self._training = Training(client, store, children, self._progress, self._lookout, defaults)
+
+    def loops(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+        """What has to run for the length of a leadership, with names for the log."""
+        for number in range(self._settings.workers):
+            yield f"worker {number}", self._work()
+        yield "progress", self._progress.run(self._settings.progress_interval_seconds)
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            try:
+                with (
+                    structlog.contextvars.bound_contextvars(kind=key.kind, namespace=key.namespace, name=key.name),
+                    telemetry.RECONCILE_DURATION.labels(key.kind).time(),
+                ):
+                    await self._try(key)
+            finally:
+                self._queue.done(key)
+
+    async def _try(self, key: Key) -> None:
+        """One reconcile; whatever goes wrong becomes a later try, or nothing where a try is no use."""
+        try:
+            async with asyncio.timeout(self._settings.reconcile_timeout_seconds):
+                again = await self.reconcile(key)
+        except NamespaceTerminating:
+            self._queue.forget(key)
+        except NotFound as error:
+            # The resource went while we worked on it, which a watch tells; or its namespace, which tells as much.
+            self._failed(key, "NotFound", error.message, at_least=1)
+        except Conflict as error:
+            self._failed(key, "Conflict", error.message, quiet=True)
+        except Transient as error:
+            self._failed(key, error.reason or "Transient", error.message, at_least=error.retry_after or 0)
+        except ApiError as error:
+            slow = SLOW_RETRY if isinstance(error, Forbidden) else 1
+            self._failed(key, type(error).__name__, error.message, at_least=slow)
+        except TimeoutError:
+            self._failed(key, "Timeout", f"took longer than {self._settings.reconcile_timeout_seconds:.0f} s")
+        except Exception as error:
+            log.exception("reconcile broke")
+            self._failed(key, type(error).__name__, str(error), at_least=1, quiet=True)
+        else:
+            self._queue.forget(key)
+            if again is not None:
+                self._queue.add_after(key, again)
+
+    def _failed(self, key: Key, reason: str, message: str, *, at_least: float = 0, quiet: bool = False) -> None:
+        telemetry.RECONCILE_ERRORS.labels(key.kind, reason).inc()
+        delay = self._queue.retry(key, at_least)
+        (log.debug if quiet else log.warning)(
+            "reconcile failed", reason=reason, error=message, again_in=round(delay, 2)
+        )
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Make it so; the seconds until the next look, if one is needed that no event brings."""
+        obj = self._store.get(key)
+        if obj is None:
+            self._training.leave(key)
+            self._replicas.forget(key)
+            return None
+        if "deletionTimestamp" in obj["metadata"]:
+            # Its children are the garbage collector's now: to make them again would be a fight.
+            return None
+        try:
+            kind = self._serving if key.kind == MODEL_DEPLOYMENT.kind else self._training
+            outcome = await kind.reconcile(key, obj, self._now())
+        except InvalidSpec as error:
+            outcome = Outcome(_unreadable(obj, error, self._now()))
+        await self._tell(obj, outcome.status)
+        if outcome.failed is not None:
+            raise outcome.failed
+        return outcome.again
+
+    async def _tell(self, obj: Object, status: dict[str, Any]) -> None:
+        """One patch of what changed, and nothing when nothing did."""
+        old = obj.get("status") or {}
+        patch = merge_patch(old, status)
+        if not patch:
+            return
+        key = key_of(obj)
+        # With the version we judged by: the status of one life must not land on the next one of the same name.
+        body = {"metadata": {"resourceVersion": obj["metadata"]["resourceVersion"]}, "status": patch}
+        answer = await self._client.patch_status(BY_KIND[key.kind], key.namespace, key.name, body)
+        if self._store.put(answer):
+            self._store.owe(answer)
+        else:
+            log.warning("a status was not stored as it was sent", fields=sorted(patch))
+        for told in transitions(old, status):
+            log.info("turned", reason=told.reason, note=told.note)
+            await self._recorder.record(obj, told.type, told.reason, told.note, told.action)
+
+
+def _unreadable(obj: Object, error: InvalidSpec, now: str) -> dict[str, Any]:
+    """The schema let it pass and we cannot read it: written for another version of the operator."""
+    status = dict(obj.get("status") or {})
+    generation = obj["metadata"].get("generation", 0)
+    summary = "Ready" if obj["kind"] == MODEL_DEPLOYMENT.kind else "Succeeded"
+    conditions = status.get("conditions") or []
+    for type_, value in ((summary, "Unknown"), ("Stalled", "True")):
+        conditions = set_condition(
+            conditions,
+            type=type_,
+            status=value,
+            reason=error.reason,
+            message=error.message,
+            generation=generation,
+            now=now,
+        )
+    return {**status, "observedGeneration": generation, "conditions": conditions}

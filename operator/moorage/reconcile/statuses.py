@@ -1,0 +1,82 @@
+"""A status written once and only when it differs, and what a change of conditions has to say to people. Pure.
+
+A status goes out as one merge patch of what changed: no conflict with anybody, and nothing at all when it is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from moorage.api.conditions import Condition, find
+
+# Conditions whose change is worth an Event. Progressing and Running follow from these and would only double them.
+TOLD = ("Stalled", "ModelLoaded", "CapacityAvailable", "ScalingActive", "Ready", "Succeeded", "Running")
+BAD_WHEN_TRUE = {"Stalled"}
+
+
+def merge_patch(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """What turns `old` into `new` (RFC 7386): lists whole, keys that are gone as null."""
+    patch: dict[str, Any] = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            inner = merge_patch(before, value)
+            if inner:
+                patch[key] = inner
+        elif key not in old or before != value:
+            patch[key] = value
+    return patch
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    type: Literal["Normal", "Warning"]
+    reason: str
+    note: str
+    action: str
+
+
+def transitions(old: dict[str, Any], new: dict[str, Any]) -> list[Told]:
+    """One Event for each condition that turned, and one for each change of replicas."""
+    before, after = old.get("conditions") or [], new.get("conditions") or []
+    told = [_turned(condition) for condition in after if _tells(find(before, condition["type"]), condition)]
+    return [*_unique(told), *_scaled(old, new)]
+
+
+def _tells(before: Condition | None, now: Condition) -> bool:
+    if now["type"] not in TOLD:
+        return False
+    was, is_ = (before or {}).get("status", "Unknown"), now["status"]
+    if was != is_:
+        # Back to Unknown is work in progress, and to be free of a trouble never had is no news.
+        quiet = "False" if now["type"] in BAD_WHEN_TRUE else "Unknown"
+        return is_ != quiet or (before is not None and now["type"] in BAD_WHEN_TRUE and was == "True")
+    return _bad(now) and before is not None and before.get("reason") != now["reason"]
+
+
+def _bad(condition: Condition) -> bool:
+    return bool(condition["status"] == ("True" if condition["type"] in BAD_WHEN_TRUE else "False"))
+
+
+def _turned(condition: Condition) -> Told:
+    kind: Literal["Normal", "Warning"] = "Warning" if _bad(condition) else "Normal"
+    return Told(kind, condition["reason"], condition["message"] or condition["reason"], condition["type"])
+
+
+def _unique(told: Iterable[Told]) -> list[Told]:
+    """The same trouble often shows in several conditions; once is enough."""
+    seen: dict[tuple[str, str, str], Told] = {}
+    for one in told:
+        seen.setdefault((one.type, one.reason, one.note), one)
+    return list(seen.values())
+
+
+def _scaled(old: dict[str, Any], new: dict[str, Any]) -> list[Told]:
+    was = (old.get("scaling") or {}).get("history") or []
+    now = (new.get("scaling") or {}).get("history") or []
+    if not now or now[-1] in was:
+        return []
+    last = now[-1]
+    return [Told("Normal", "Scaled", f"replicas {last['from']} → {last['to']}: {last['reason']}", "Scale")]

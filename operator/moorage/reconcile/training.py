@@ -1,0 +1,99 @@
+"""One reconcile of a TrainingJob: make the Job, follow it, and keep its result for ever.
+
+A TrainingJob is one run. When its status says that it ended, nothing is made any more, even though its Job may be gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from moorage.api.facts import InvalidSpec, Problem
+from moorage.api.names import TRAINING_LABEL, train_name
+from moorage.api.trainingjob import TrainingJob
+from moorage.desired import training
+from moorage.desired.defaults import Defaults
+from moorage.kube.client import Client
+from moorage.kube.errors import ApiError, Forbidden, Invalid, NotFound
+from moorage.kube.kinds import JOB, POD, Key
+from moorage.reconcile.children import Children
+from moorage.reconcile.outcome import Lookout, Outcome, problem_of
+from moorage.reconcile.plan import Standing, standing
+from moorage.reconcile.progress import ProgressWatch
+from moorage.reconcile.store import Object, Store
+from moorage.status.training import TrainingObserved, compute
+
+
+class Training:
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        children: Children,
+        progress: ProgressWatch,
+        lookout: Lookout,
+        defaults: Callable[[], Defaults],
+    ) -> None:
+        self._client, self._store, self._children = client, store, children
+        self._progress, self._lookout, self._defaults = progress, lookout, defaults
+        self._pods: dict[Key, tuple[str, list[Object]]] = {}
+
+    async def reconcile(self, key: Key, obj: Object, now: str) -> Outcome:
+        tj = TrainingJob.parse(obj)
+        if tj.finished:
+            self.leave(key)
+            return Outcome(compute(tj, TrainingObserved(job=self._job(key, obj)), now))
+        problem: Problem | None = None
+        failed: ApiError | None = None
+        waiting = False
+        try:
+            desired = training.children(tj, self._defaults())
+            done = await self._children.converge(obj, desired, {JOB.kind: training.verdict})
+            problem, waiting = done.problem, done.waiting
+        except InvalidSpec as error:
+            problem = problem_of(error)
+        except (Invalid, Forbidden, NotFound) as error:
+            problem, failed = problem_of(error), error
+        job = self._job(key, obj)
+        steady = job is not None and _steady(job)
+        pods = await self._look(key, job, steady) if job is not None else []
+        if job is not None and not _ended(job):
+            self._progress.follow(key)
+        status = compute(tj, TrainingObserved(job, pods, self._progress.last(key), problem), now)
+        if steady or (job is None and not waiting):
+            return Outcome(status, failed=failed)  # progress and the Job itself will tell when there is news
+        seen = [(pod["metadata"]["name"], pod["metadata"]["resourceVersion"]) for pod in pods]
+        return Outcome(status, self._lookout.next(key, (tj.metadata.generation, sorted(seen))), failed)
+
+    def leave(self, key: Key) -> None:
+        """Ended or deleted: nothing of it is worth remembering."""
+        self._progress.leave(key)
+        self._lookout.leave(key)
+        self._pods.pop(key, None)
+
+    def _job(self, key: Key, owner: Object) -> Object | None:
+        """This run's Job. One that is on its way out, or of a former life, is no source of truth."""
+        job = self._store.get(Key(JOB.kind, key.namespace, train_name(key.name)))
+        if job is None or "deletionTimestamp" in job["metadata"] or standing(owner, job) is not Standing.OURS:
+            return None
+        return job
+
+    async def _look(self, key: Key, job: Object, steady: bool) -> list[Object]:
+        """The pods; while all of them run, only when the Job changed: progress alone moves none of them."""
+        edition = f"{job['metadata']['uid']}/{job['metadata']['resourceVersion']}"
+        known = self._pods.get(key)
+        if steady and known is not None and known[0] == edition:
+            return known[1]
+        pods = (await self._client.list(POD, key.namespace, labels=f"{TRAINING_LABEL}={key.name}")).items
+        self._pods[key] = (edition, pods)
+        return pods
+
+
+def _steady(job: Object) -> bool:
+    """All workers run, none is on its way in or out."""
+    status, wanted = job.get("status") or {}, job["spec"].get("parallelism", 1)
+    return not _ended(job) and status.get("ready", 0) == status.get("active", 0) == wanted
+
+
+def _ended(job: Object) -> bool:
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)

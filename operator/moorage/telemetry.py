@@ -1,0 +1,87 @@
+"""What the operator tells of itself: metrics and structured logs, both with names that stay.
+
+Log lines are JSON with `ts`, `level`, `event` and, where they are about an object, `kind`, `namespace` and `name`.
+Nothing here decides anything, so every other module may import it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+QUEUE_DEPTH = Gauge("moorage_operator_queue_depth", "Keys waiting for a worker.")
+QUEUE_DELAYED = Gauge("moorage_operator_queue_delayed", "Keys waiting for their time (backoff or a later look).")
+RECONCILE_DURATION = Histogram(
+    "moorage_operator_reconcile_duration_seconds",
+    "Time of one reconcile.",
+    ["kind"],
+    buckets=(0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+RECONCILE_ERRORS = Counter("moorage_operator_reconcile_errors", "Reconciles that failed.", ["kind", "reason"])
+API_REQUESTS = Counter("moorage_operator_api_requests", "Requests to the API server.", ["verb", "resource", "code"])
+LEADER = Gauge("moorage_operator_leader", "1 while this process leads.")
+WATCH_EVENTS = Counter("moorage_operator_watch_events", "Events seen on watches.", ["kind", "type"])
+WATCH_LAG = Gauge(
+    "moorage_operator_watch_lag_seconds",
+    "Since when a watch owes us a change known from elsewhere; 0 when it is current.",
+)
+GUARD_SKIPS = Counter(
+    "moorage_operator_guard_skips",
+    "Applies left out because the API server stores the object otherwise than it was sent.",
+    ["kind"],
+)
+RESYNC_DURATION = Histogram("moorage_operator_resync_duration_seconds", "Time to list every kind again.")
+RESYNC_PRUNED = Counter("moorage_operator_resync_pruned", "Objects that had vanished without a watch event.", ["kind"])
+SCALING_DECISIONS = Counter("moorage_operator_scaling_decisions", "Decisions of the scaler.", ["direction"])
+SCALING_QUERIES = Counter("moorage_operator_scaling_queries", "Queries to Prometheus.", ["outcome"])
+SCALING_TICK = Histogram("moorage_operator_scaling_tick_seconds", "Time of one round of the scaling loop.")
+EVENTS_POSTED = Counter("moorage_operator_events_posted", "Kubernetes Events written.", ["outcome"])
+
+
+def configure_logging(level: str, form: str) -> None:
+    """Send every log line, kopf's and aiohttp's too, through one formatter to stdout."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+    ]
+    renderer: Any = structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _source],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    # kopf tells of every event it hands over, which says nothing that our own lines do not.
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("kubernetes").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+def _source(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Where a line of a library comes from; kopf's own object reference has no place in ours."""
+    record = line.get("_record")
+    if record is not None:
+        line["logger"] = record.name
+    for noise in ("k8s_ref", "k8s_skip", "settings"):
+        line.pop(noise, None)
+    return line
