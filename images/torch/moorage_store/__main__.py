@@ -1,0 +1,74 @@
+"""`python -m moorage_store`: what the init containers of serving and training pods run.
+
+argparse, because a container that only has Python and torch runs this too.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from moorage_store import fetch, termination, triton_repository
+from moorage_store.errors import StoreError
+
+
+def main(arguments: list[str]) -> None:
+    options = _parser().parse_args(arguments)
+    _end_on_sigterm()
+    try:
+        if options.command == "fetch":
+            fetch.fetch(options.uri, options.dest, options.sha256, options.allow_existing)
+        elif options.command == "verify":
+            fetch.verify(options.path, options.sha256)
+        else:
+            if options.model:
+                fetch.verify(options.model, options.sha256)
+            triton_repository.lay_out(options.config, options.repository, options.name, options.version)
+    except StoreError as error:
+        termination.fail(error.code, error.reason, str(error))
+    except OSError as error:
+        termination.fail(1, "FetchFailed", f"{options.command}: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m moorage_store", description=__doc__, exit_on_error=True)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    one = commands.add_parser("fetch", help="copy a URI to DEST: a file, or a folder from an archive or S3 prefix")
+    one.add_argument("uri", help="s3://BUCKET/KEY or http(s)://HOST/PATH")
+    one.add_argument("dest", type=Path, help="what the file or folder is to be called; its parent is made")
+    one.add_argument("--sha256", default="", help="refuse any other content")
+    one.add_argument("--allow-existing", action="store_true", help="a complete DEST is good (and checked)")
+
+    one = commands.add_parser("verify", help="check the sha256 of a file or folder in place")
+    one.add_argument("path", type=Path)
+    one.add_argument("--sha256", default="", help="empty: only that it exists")
+
+    env = os.environ.get
+    one = commands.add_parser("triton-repository", help="lay out config.pbtxt and model.py for tritonserver")
+    one.add_argument("--config", type=Path, required=True, help="folder of the mounted ConfigMap")
+    one.add_argument("--repository", type=Path, default=Path("/models"))
+    one.add_argument("--name", default=env("MOORAGE_MODEL_NAME", ""))
+    one.add_argument("--version", default=env("MOORAGE_MODEL_VERSION") or "1")
+    model = env("MOORAGE_MODEL_PATH")
+    one.add_argument("--model", type=Path, default=Path(model) if model else None, help="checked to be there")
+    one.add_argument("--sha256", default=env("MOORAGE_MODEL_SHA256", ""), help="the model's, checked in place")
+    return parser
+
+
+def _end_on_sigterm() -> None:
+    """As process 1 of a container, no default handler would end us, and a read of the network can be long."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def wait() -> None:
+        signal.sigwait([signal.SIGTERM])
+        termination.write("Terminated", "ended by SIGTERM; what is fetched so far is kept for the next try")
+        os._exit(termination.TRANSIENT)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
