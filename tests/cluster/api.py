@@ -1,4 +1,4 @@
-"""The API tier: a real etcd, API server, controller manager and scheduler on 127.0.0.1, with nodes that KWOK keeps alive.
+"""The API tier: a real etcd, API server, controller manager and scheduler on 127.0.0.1, and nodes kept alive by KWOK.
 
 No containers run (KWOK says that pods do), so it needs no root, no namespaces and no packages, and is up in seconds.
 Admission, RBAC, CRDs, server-side apply, quotas, garbage collection, controllers and scheduling are the real ones.
@@ -108,7 +108,7 @@ class ApiCluster:
     def door(self, namespace: str, service: str, port: int) -> AbstractContextManager[str]:
         raise ClusterError("pods of the API tier do not run, so there is nothing behind a Service")
 
-    def image(self, key: str) -> str:
+    def images(self, progress: Progress) -> dict[str, str]:
         raise ClusterError("pods of the API tier do not run, so it has no images")
 
 
@@ -131,7 +131,7 @@ def fake_node(name: str) -> dict[str, Any]:
             "name": name,
             "annotations": {"kwok.x-k8s.io/node": "fake", "node.alpha.kubernetes.io/ttl": "0"},
             "labels": {
-                "type": "fake",
+                "type": "kwok",
                 "kubernetes.io/os": "linux",
                 "kubernetes.io/arch": "amd64",
                 "kubernetes.io/hostname": name,

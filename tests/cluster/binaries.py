@@ -4,6 +4,7 @@ Only the binaries are kept: the build itself works in a folder of several GB tha
 is a digest of go.mod, go.sum, the sources and the flags, so nothing is ever built twice and nothing stale is used.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -114,14 +115,13 @@ def build(modules: list[Module], progress: Progress) -> None:
     # Modules share the build cache (the standard library and more), not the sources.
     with cache.scratch("go-build") as scratch:
         for module in modules:
+            make = functools.partial(compile_module, go, module, scratch)
             with progress.step(f"building {', '.join(module.programs)} (once for each version)"):
-                cache.publish(
-                    "bin", entry_name(module), lambda folder, m=module: compile_module(go, m, folder, scratch), progress
-                )
+                cache.publish("bin", entry_name(module), make, progress)
             shutil.rmtree(scratch / "mod", ignore_errors=True)
 
 
-def compile_module(go: str, module: Module, target: Path, scratch: Path) -> None:
+def compile_module(go: str, module: Module, scratch: Path, target: Path) -> None:
     environment = {
         **os.environ,
         "CGO_ENABLED": "0",

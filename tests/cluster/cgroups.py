@@ -12,15 +12,14 @@ from cluster.interface import ClusterError
 CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 
 
-def hierarchies() -> list[Path]:
-    """Where cgroups are made: each mounted hierarchy of version 1 or, without any, the one of version 2."""
+def mounted(kind: str) -> list[Path]:
     mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    first = [Path(folder) for folder, kind in mounts if kind == "cgroup"]
-    return first or [Path(folder) for folder, kind in mounts if kind == "cgroup2"][:1]
+    return [Path(folder) for folder, mounted_kind in mounts if mounted_kind == kind]
 
 
 def create(name: str) -> None:
-    for hierarchy in hierarchies():
+    """In each hierarchy of version 1 or, where there is none, in the one of version 2."""
+    for hierarchy in mounted("cgroup") or mounted("cgroup2")[:1]:
         folder = hierarchy / name
         folder.mkdir(exist_ok=True)
         if (hierarchy / "cgroup.subtree_control").exists():
@@ -56,7 +55,9 @@ def remove(name: str, timeout: float = 5) -> None:
 
 
 def existing(name: str) -> Iterator[Path]:
-    return (hierarchy / name for hierarchy in hierarchies() if (hierarchy / name).is_dir())
+    # On a machine that mounts both versions, a kubelet makes cgroups in the one that it does not use as well.
+    hierarchies = [*mounted("cgroup"), *mounted("cgroup2")]
+    return (hierarchy / name for hierarchy in hierarchies if (hierarchy / name).is_dir())
 
 
 def remove_below(folder: Path, timeout: float) -> None:

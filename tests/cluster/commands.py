@@ -9,9 +9,7 @@ from pathlib import Path
 from cluster.interface import ClusterError
 
 
-def run(
-    *argv: str | Path, input: str | None = None, timeout: float = 60, env: Mapping[str, str] | None = None
-) -> str:
+def run(*argv: str | Path, input: str | None = None, timeout: float = 60, env: Mapping[str, str] | None = None) -> str:
     """The program's output."""
     command = [str(part) for part in argv]
     try:
@@ -24,7 +22,8 @@ def run(
     except FileNotFoundError:
         raise ClusterError(f"{command[0]} is not installed") from None
     if done.returncode:
-        raise ClusterError((done.stderr.strip() or done.stdout.strip() or f"exit {done.returncode}") + f"\n  in: {words(command)}")
+        said = done.stderr.strip() or done.stdout.strip() or f"exit {done.returncode}"
+        raise ClusterError(f"{said}\n  in: {words(command)}")
     return done.stdout
 
 

@@ -1,4 +1,4 @@
-"""What a cluster is to those who use it: the one interface behind which the drivers (native, kind, existing, api) stand.
+"""What a cluster is to those who use it: one interface, with the drivers (native, kind, existing, api) behind it.
 
 Nothing here runs anything; the drivers are in modules of their own and `open_cluster` in the package chooses one.
 """
@@ -90,5 +90,6 @@ class Cluster(Protocol):
     def door(self, namespace: str, service: str, port: int) -> AbstractContextManager[str]:
         """An address, "127.0.0.1:PORT", that reaches the Service's port, for any number of connections."""
 
-    def image(self, key: str) -> str:
-        """The name under which this cluster's nodes pull one of the project's images."""
+    def images(self, progress: Progress) -> dict[str, str]:
+        """Builds what is missing of the project's images, "operator", "torch" and "triton", and brings them to where
+        the nodes find them; the names to use in manifests."""

@@ -21,7 +21,8 @@ class Client:
         return run(self.kubectl_path, *common, *args, input=input, timeout=timeout)
 
     def helm(self, *args: str, timeout: float = 300) -> str:
-        folders = {f"HELM_{kind}_HOME": str(self.scratch / "helm" / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
+        kinds = ("CACHE", "CONFIG", "DATA")
+        folders = {f"HELM_{kind}_HOME": str(self.scratch / "helm" / kind.lower()) for kind in kinds}
         return run(self.helm_path, *args, timeout=timeout, env={**folders, "KUBECONFIG": str(self.kubeconfig)})
 
     def get(self, *args: str) -> Any:
@@ -50,8 +51,9 @@ class Client:
 
 
 def node_state(node: dict[str, Any]) -> str:
-    ready = next((c for c in node.get("status", {}).get("conditions", []) if c["type"] == "Ready"), {})
-    return "Ready" if ready.get("status") == "True" else "NotReady"
+    conditions = node.get("status", {}).get("conditions", [])
+    ready = any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+    return "Ready" if ready else "NotReady"
 
 
 def node_statuses(states: dict[str, str]) -> tuple[NodeStatus, ...]:

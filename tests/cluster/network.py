@@ -37,33 +37,41 @@ def ip(netns: str, *args: str) -> None:
     run("ip", "-n", netns, *args)
 
 
+def begin(netns: str) -> bool:
+    """A new namespace, unless a whole one is there: its default route is what is made last."""
+    if netns_file(netns).exists():
+        if run("ip", "-n", netns, "route", "show", "default"):
+            return False
+        run("ip", "netns", "del", netns)
+    run("ip", "netns", "add", netns)
+    return True
+
+
 def create_control(names: Names) -> None:
     netns = names.control_netns
-    if netns_file(netns).exists():
+    if not begin(netns):
         return
-    run("ip", "netns", "add", netns)
     ip(netns, "link", "set", "lo", "up")
     ip(netns, "link", "add", "br0", "type", "bridge")
     ip(netns, "addr", "add", f"{CONTROL_ADDRESS}/24", "dev", "br0")
     ip(netns, "link", "set", "br0", "up")
-    ip(netns, "route", "add", "default", "dev", "br0")
     settings = ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.br0.send_redirects=0")
     run(*enter(netns), "sysctl", "-qw", *settings)
+    ip(netns, "route", "add", "default", "dev", "br0")
 
 
 def create_node(names: Names, i: int) -> None:
     netns, control = names.node_netns(i), names.control_netns
-    if netns_file(netns).exists():
+    if not begin(netns):
         return
-    run("ip", "netns", "add", netns)
     ip(netns, "link", "set", "lo", "up")
     ip(control, "link", "add", f"n{i}", "type", "veth", "peer", "name", "eth0", "netns", netns)
     ip(netns, "addr", "add", f"{node_address(i)}/24", "dev", "eth0")
     ip(netns, "link", "set", "eth0", "up")
-    ip(netns, "route", "add", "default", "via", CONTROL_ADDRESS)
     run(*enter(netns), "sysctl", "-qw", "net.ipv4.ip_forward=1")
     ip(control, "link", "set", f"n{i}", "master", "br0")
     join_node(names, i)
+    ip(netns, "route", "add", "default", "via", CONTROL_ADDRESS)
 
 
 def join_node(names: Names, i: int) -> None:
@@ -82,5 +90,5 @@ def remove(names: Names) -> None:
         if path.name == names.control_netns or path.name.removeprefix(f"{names.name}-node").isdigit():
             run("ip", "netns", "del", path.name)
     # iproute2 mounts this folder onto itself at its first use; nobody needs that while it is empty.
-    if not any(NETNS_FOLDER.iterdir()) and NETNS_FOLDER.is_mount():
+    if not any(NETNS_FOLDER.iterdir()) and str(NETNS_FOLDER) in Path("/proc/self/mounts").read_text().split():
         run("umount", NETNS_FOLDER)

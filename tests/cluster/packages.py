@@ -18,11 +18,13 @@ class Package:
 
     @property
     def present(self) -> bool:
-        path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-        return Path(self.probe).exists() if self.probe.startswith("/") else shutil.which(self.probe, path=path) is not None
+        if self.probe.startswith("/"):
+            return Path(self.probe).exists()
+        return shutil.which(self.probe, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin") is not None
 
 
-NODE_PACKAGES = (
+IMAGES = (Package("buildah", "buildah"), Package("mmdebstrap", "mmdebstrap"))
+NODE = (
     Package("containerd", "containerd"),
     Package("runc", "runc"),
     Package("containernetworking-plugins", "/usr/lib/cni/ptp"),

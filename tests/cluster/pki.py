@@ -76,13 +76,14 @@ class Pki:
         authority_key = self._key("ca")
         authority = certificate("test-cluster-ca", (), authority_key, None, authority_key)
         self.path("ca.crt").write_bytes(pem(authority))
-        server = [x509.DNSName(name) for name in SERVER_NAMES]
+        server: list[x509.GeneralName] = [x509.DNSName(name) for name in SERVER_NAMES]
         server += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
-        for name, common_name, organisations, names in (
+        signed_ones: list[tuple[str, str, tuple[str, ...], list[x509.GeneralName]]] = [
             ("apiserver", "kube-apiserver", (), server),
             ("kubelet-client", "kube-apiserver-kubelet-client", ("system:masters",), []),
             ("front-proxy", "front-proxy", (), []),
-        ):
+        ]
+        for name, common_name, organisations, names in signed_ones:
             key = self._key(name)
             signed = certificate(common_name, organisations, key, authority, authority_key, names)
             self.path(f"{name}.crt").write_bytes(pem(signed))
@@ -119,9 +120,7 @@ class Pki:
         config: Mapping[str, object] = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [
-                {"name": "moorage", "cluster": {"server": server, "certificate-authority-data": authority}}
-            ],
+            "clusters": [{"name": "moorage", "cluster": {"server": server, "certificate-authority-data": authority}}],
             "users": [{"name": name, "user": {"token": self.token(name)}}],
             "contexts": [{"name": "moorage", "context": {"cluster": "moorage", "user": name}}],
             "current-context": "moorage",
@@ -157,9 +156,7 @@ def certificate(
         .not_valid_after(now + VALID_FOR)
         .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
     )
     if authority is None:  # Python 3.13 and later demand it of an authority
         builder = builder.add_extension(SIGNS_CERTIFICATES, critical=True)

@@ -12,6 +12,7 @@ from rich.console import Console
 # A log that is silent for longer than this looks hung.
 HEARTBEAT_SECONDS = 30.0
 LIVE_SECONDS = 0.5
+DETAIL_CHARACTERS = 80
 
 
 def duration(seconds: float) -> str:
@@ -25,9 +26,14 @@ class Progress:
         self._console = Console(file=file or sys.stderr, highlight=False, markup=False, soft_wrap=True)
         self._heartbeat = heartbeat
         self._depth = 0
+        self._detail = ""
 
     def note(self, text: str) -> None:
         self._say(text)
+
+    def detail(self, text: str) -> None:
+        """What the running step is at: shown for the moment, kept nowhere."""
+        self._detail = " ".join(text.split())[:DETAIL_CHARACTERS]
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
@@ -36,6 +42,7 @@ class Progress:
         def elapsed() -> str:
             return f"{title} ({duration(time.monotonic() - start)})"
 
+        self._detail = ""
         self._depth += 1
         try:
             with self._show(elapsed):
@@ -52,13 +59,16 @@ class Progress:
 
     @contextmanager
     def _show(self, elapsed: Callable[[], str]) -> Iterator[None]:
+        def now() -> str:
+            return f"{elapsed()} {self._detail}".rstrip()
+
         if not self._console.is_terminal:
-            with repeatedly(self._heartbeat, lambda: self._say(f"… {elapsed()}")):
+            with repeatedly(self._heartbeat, lambda: self._say(f"… {now()}")):
                 yield
         elif self._depth == 1:  # a terminal has room for one live line: the outermost step's
             with (
-                self._console.status(elapsed()) as status,
-                repeatedly(LIVE_SECONDS, lambda: status.update(elapsed())),
+                self._console.status(now()) as status,
+                repeatedly(LIVE_SECONDS, lambda: status.update(now())),
             ):
                 yield
         else:

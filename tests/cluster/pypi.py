@@ -14,12 +14,14 @@ from cluster.progress import Progress
 
 def installers() -> list[list[str]]:
     """Commands that can install a wheel, best first; the project's own environment has no pip."""
-    uv = os.environ.get("UV") or shutil.which("uv") or shutil.which(str(CHECKOUT / ".tools/bin/uv"))
-    found = [[uv, "pip", "install", "--python", sys.executable]] if uv and shutil.which(uv) else []
-    for python in (sys.executable, shutil.which("python3", path=os.defpath) or "", shutil.which("python3") or ""):
-        if python and subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0:
-            found.append([python, "-m", "pip", "install"])
-    return found
+    uv = shutil.which(os.environ.get("UV") or "uv") or shutil.which(CHECKOUT / ".tools/bin/uv")
+    found = [[uv, "pip", "install", "--python", sys.executable]] if uv else []
+    pythons = (sys.executable, shutil.which("python3", path=os.defpath), shutil.which("python3"))
+    return found + [[python, "-m", "pip", "install"] for python in pythons if python and has_pip(python)]
+
+
+def has_pip(python: str) -> bool:
+    return subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
 
 
 def installed(package: str, version: str, progress: Progress) -> Path:

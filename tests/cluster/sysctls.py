@@ -6,10 +6,11 @@ what a second cluster would find are the first one's changes, not the machine's 
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypedDict
+from typing import TextIO, TypedDict
 
 CHANGED_BY_KUBELET = (
     "vm/overcommit_memory",
@@ -28,11 +29,19 @@ class Saved(TypedDict):
     users: list[str]  # folders of the clusters whose nodes run
 
 
+def locked(note: Path) -> TextIO:
+    while True:
+        file = note.open("a+")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if note.exists() and note.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+        file.close()  # who held it before has removed it
+
+
 @contextmanager
 def opened(note: Path) -> Iterator[Saved]:
     """The note, held for us alone; removed when nobody uses it any more."""
-    with note.open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(note) as file:
         file.seek(0)
         saved: Saved = json.loads(file.read() or '{"values": {}, "users": []}')
         yield saved

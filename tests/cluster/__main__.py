@@ -1,0 +1,124 @@
+"""`python -m cluster`: brings a cluster up and down and says what runs."""
+
+import os
+import sys
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cluster import lifecycle
+from cluster.choice import open_cluster
+from cluster.interface import Cluster, ClusterError, ClusterStatus, Tier, Unavailable
+from cluster.names import CHECKOUT, Names, default_name
+from cluster.progress import Progress
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+console = Console(highlight=False, soft_wrap=True)
+
+TierOption = Annotated[Tier, typer.Option(help="full: containers run; api: only the API server and its controllers")]
+NameOption = Annotated[str | None, typer.Option(help="of the cluster; otherwise derived from the checkout")]
+NodesOption = Annotated[int | None, typer.Option(help="how many nodes; otherwise MOORAGE_NODES, or 2")]
+ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command()
+def up(tier: TierOption = "full", name: NameOption = None, nodes: NodesOption = None) -> None:
+    """Bring the cluster up. Harmless when it is up; repairs what is half up."""
+    cluster = open_cluster(tier, name, nodes)
+    cluster.up(Progress())
+    console.print(usage(cluster), markup=False)
+
+
+@app.command()
+def down(name: NameOption = None) -> None:
+    """Take the cluster down and leave nothing behind; without a name, every cluster of this checkout."""
+    progress = Progress()
+    for tier, found in [(tier_of(name), name)] if name else clusters_here():
+        open_cluster(tier, found).down(progress)
+
+
+@app.command()
+def status(name: NameOption = None) -> None:
+    """Say what runs."""
+    for tier, found in [(tier_of(name), name)] if name else clusters_here():
+        cluster = open_cluster(tier, found)
+        console.print(f"{cluster.name} ({tier} tier, {cluster.driver})", markup=False)
+        show(cluster.status())
+
+
+@app.command(context_settings=ARGUMENTS)
+def kubectl(context: typer.Context) -> None:
+    """Run the cluster's kubectl as its administrator."""
+    cluster = open_cluster()
+    path = cluster.kubeconfig.parent / "bin" / "kubectl"
+    os.execvp(path if path.exists() else "kubectl", ["kubectl", f"--kubeconfig={cluster.kubeconfig}", *context.args])
+
+
+@app.command(context_settings=ARGUMENTS)
+def helm(context: typer.Context) -> None:
+    """Run the cluster's helm."""
+    console.out(open_cluster().helm(*context.args), end="")
+
+
+Fault = Literal["pull-plug", "boot", "cut", "join", "freeze", "thaw", "restart-kubelet"]
+
+
+@app.command()
+def node(name: str, fault: Fault) -> None:
+    """Let a node suffer a fault, or recover from it: python -m cluster node node1 pull-plug."""
+    nodes = {node.name: node for node in open_cluster().nodes}
+    if name not in nodes:
+        raise ClusterError(
+            f"there is no node {name!r}; there are {', '.join(nodes) or 'none that can be made to fail'}"
+        )
+    getattr(nodes[name], fault.replace("-", "_"))()
+
+
+def clusters_here() -> list[tuple[Tier, str]]:
+    """Those with a folder in this checkout, and the default one, whose folder somebody may have removed by hand."""
+    folder = CHECKOUT / ".cluster"
+    names = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
+    return [(tier_of(name), name) for name in sorted(names | {default_name("full")})]
+
+
+def tier_of(name: str) -> Tier:
+    return "api" if lifecycle.left_by(Names(name)) == "api" else "full"
+
+
+def show(status: ClusterStatus) -> None:
+    console.print(f"  {'up' if status.up else 'not up'} {status.version} {status.address}".rstrip(), markup=False)
+    table = Table(box=None, show_header=False, pad_edge=True)
+    for program, runs in status.processes.items():
+        table.add_row(" ", program, "runs" if runs else "does not run")
+    for found in status.nodes:
+        table.add_row(" ", found.name, found.state)
+    if table.row_count:
+        console.print(table)
+
+
+def usage(cluster: Cluster) -> str:
+    lines = [f"{cluster.name} is up. To use it:", f"  export KUBECONFIG={cluster.kubeconfig}"]
+    tools = cluster.kubeconfig.parent / "bin"
+    if tools.is_dir():
+        lines.append(f"  export PATH={tools}:$PATH        # kubectl and helm of its versions")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as ended:
+        return ended.exit_code
+    except (ClusterError, Unavailable, ValueError) as error:
+        Console(stderr=True, soft_wrap=True).print(str(error), style="red", markup=False, highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; `down` cleans up what is half up", style="red")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

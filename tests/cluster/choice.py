@@ -1,0 +1,85 @@
+"""Chooses the driver: what the user asks for, what is up already, then what the machine can do."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from cluster import lifecycle, native
+from cluster.api import ApiCluster
+from cluster.existing import ExistingCluster
+from cluster.interface import Cluster, Tier, Unavailable
+from cluster.names import Names, default_name
+from cluster.native import NativeCluster
+
+DRIVERS = ("native", "kind")
+
+
+def open_cluster(tier: Tier = "full", name: str | None = None, nodes: int | None = None) -> Cluster:
+    """The cluster of that tier and name, up or not. Raises Unavailable with the reason why there can be none.
+
+    An existing cluster is used only when MOORAGE_USE_EXISTING_CLUSTER=1 says so: KUBECONFIG alone is set on many a
+    machine, and may lead to somebody's production.
+    """
+    names = Names(name or default_name(tier))
+    if tier == "api":
+        return ApiCluster(names)
+    if os.environ.get("MOORAGE_USE_EXISTING_CLUSTER") == "1":
+        kubeconfig = os.environ.get("KUBECONFIG")
+        if not kubeconfig:
+            raise Unavailable("MOORAGE_USE_EXISTING_CLUSTER=1 needs KUBECONFIG to say which cluster")
+        return ExistingCluster(Path(kubeconfig))
+    count = nodes or wanted_nodes()
+    if choose(names) == "kind":
+        from cluster.kind import KindCluster  # what Docker needs is of no use to the others
+
+        return KindCluster(names, count)
+    return NativeCluster(names, count)
+
+
+def choose(names: Names) -> str:
+    asked = os.environ.get("MOORAGE_CLUSTER_DRIVER", "")
+    if asked and asked not in DRIVERS:
+        raise Unavailable(f"MOORAGE_CLUSTER_DRIVER must be one of {', '.join(DRIVERS)}, not {asked!r}")
+    left = lifecycle.left_by(names)
+    if asked or left in DRIVERS:
+        return asked or left
+    if docker_answers():
+        return "kind"
+    reason = native_reason()
+    if reason:
+        raise Unavailable(reason)
+    return "native"
+
+
+def native_reason() -> str | None:
+    if not sys.platform.startswith("linux"):
+        return "a cluster needs Docker (for kind) here; without Docker it needs Linux and root"
+    return native.why_not()
+
+
+def docker_answers() -> bool:
+    if not shutil.which("docker"):
+        return False
+    try:
+        done = subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=10)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def wanted_nodes() -> int:
+    text = os.environ.get("MOORAGE_NODES", "2")
+    if not text.isdigit() or not 1 <= int(text) <= native.MOST_NODES:
+        raise Unavailable(f"MOORAGE_NODES must be a number from 1 to {native.MOST_NODES}, not {text!r}")
+    return int(text)
+
+
+def unavailable(tier: Tier) -> str | None:
+    """Why that tier cannot run on this machine, None if it can."""
+    try:
+        open_cluster(tier)
+    except Unavailable as reason:
+        return str(reason)
+    return None
