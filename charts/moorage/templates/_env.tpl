@@ -18,13 +18,17 @@ with that module, so neither side can change alone.
   "prometheus_url" .Values.prometheus.url
   "prometheus_timeout_seconds" .Values.prometheus.timeoutSeconds
   "scaling_interval_seconds" .Values.scaling.intervalSeconds
+  "scaling_rate_window_seconds" .Values.scaling.rateWindowSeconds
+  "scaling_fresh_seconds" .Values.scaling.freshSeconds
   "progress_interval_seconds" .Values.training.progressIntervalSeconds
   "torch_image" (.Values.runtimes.torch.image | default (printf "ghcr.io/moorage/torch:%s" .Chart.AppVersion))
   "triton_image" .Values.runtimes.triton.image
   "image_pull_policy" .Values.runtimes.imagePullPolicy
   "image_pull_secrets" (join "," .Values.runtimes.imagePullSecrets)
   "gpu_resource" .Values.runtimes.gpuResource
-  "pod_monitors" .Values.podMonitors
+  "gpu_tolerations" (toJson .Values.runtimes.gpuTolerations)
+  "pod_monitors" .Values.podMonitors.mode
+  "pod_monitor_labels" (toJson .Values.podMonitors.labels)
   "metrics_port" 9090
   "health_port" 9091
   "log_level" .Values.logging.level

@@ -2,11 +2,11 @@
 
 {{- define "moorage.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 47 | trimSuffix "-" -}}
 {{- else if contains "moorage" .Release.Name -}}
-{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 47 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-moorage" (.Release.Name | trunc 44) | trimSuffix "-" -}}
+{{- printf "%s-moorage" (.Release.Name | trunc 39) | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 

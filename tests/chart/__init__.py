@@ -1,0 +1,1 @@
+"""Tests of charts/moorage: everything helm can tell without a cluster."""
