@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cluster.images import project_images
-from cluster.progress import Progress
 from rich.console import Console
 from rich.table import Table
 
 from cluster import Cluster, ClusterError, Unavailable, open_cluster
+from cluster.progress import Progress
 from support import deploy, digits, infer
 from support.load import Load
 
@@ -139,7 +138,7 @@ def main() -> int:
         with step(f"a cluster ({cluster.driver})"):
             cluster.up(progress)
         with step("images"):
-            images = project_images(cluster, progress)
+            images = cluster.images(progress)
         with step("helm install"):
             deploy.install(cluster, images)
         with step("kubectl apply -f examples/quickstart"):

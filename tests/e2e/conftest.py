@@ -5,16 +5,15 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from cluster.images import project_images
-from cluster.progress import Progress
 
 from cluster import Cluster
+from cluster.progress import Progress
 from support import deploy
 
 
 @pytest.fixture(scope="session")
 def images(cluster: Cluster) -> dict[str, str]:
-    return project_images(cluster, Progress())
+    return cluster.images(Progress())
 
 
 @pytest.fixture(scope="session")
