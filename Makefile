@@ -20,7 +20,7 @@ test-fast: .venv/ready ## the tests that need no cluster
 	@$(PY) -m pytest tests -m "not api and not e2e"
 
 lint: .venv/ready ## ruff, mypy strict, import layers
-	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && .venv/bin/lint-imports
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && PYTHONPATH=operator:images/torch .venv/bin/lint-imports --no-logo
 
 crds: .venv/ready ## write crds/*.yaml from the pydantic models
 	@.venv/bin/moorage crds --output crds
