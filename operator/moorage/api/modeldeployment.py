@@ -436,3 +436,8 @@ class ModelDeployment(Resource):
     """What is wanted."""
     status: dict[str, Any] = Field(default_factory=dict)
     """What is."""
+
+    @property
+    def replicas(self) -> int:
+        """What the user asks for where nothing scales."""
+        return 1 if self.spec.replicas is None else self.spec.replicas

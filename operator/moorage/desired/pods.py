@@ -77,7 +77,13 @@ def threads(resources: Resources, processes: int = 1) -> int:
 
 
 def image(name: str, defaults: Defaults) -> Manifest:
-    return {"image": name, **({"imagePullPolicy": defaults.image_pull_policy} if defaults.image_pull_policy else {})}
+    """One of the operator's own images. The pull policy is for them; an image of the user's follows Kubernetes'
+    rule."""
+    ours = name in (defaults.torch_image, defaults.triton_image)
+    return {
+        "image": name,
+        **({"imagePullPolicy": defaults.image_pull_policy} if ours and defaults.image_pull_policy else {}),
+    }
 
 
 def env(**values: str | int) -> list[Manifest]:

@@ -46,6 +46,18 @@ def verdict(live: dict[str, Any] | None, desired: Manifest) -> Verdict:
     return "Apply" if same else "Keep"
 
 
+def retire(tj: TrainingJob, live: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The merge patch that lets Kubernetes remove the Job of a finished TrainingJob; None where there is nothing to do.
+
+    The Job is made without ttlSecondsAfterFinished: one that vanished before its end was written into the status would
+    look as if it had never run, and the training would begin again.
+    """
+    wanted = tj.spec.ttl_seconds_after_finished
+    if live is None or not tj.finished or live["spec"].get("ttlSecondsAfterFinished") == wanted:
+        return None
+    return {"spec": {"ttlSecondsAfterFinished": wanted}}
+
+
 def _digest(job: dict[str, Any]) -> str | None:
     annotations: dict[str, str] = job["metadata"].get("annotations") or {}
     return annotations.get(TEMPLATE_DIGEST)
@@ -86,8 +98,6 @@ def _job(tj: TrainingJob, defaults: Defaults) -> Manifest:
     }
     if spec.active_deadline_seconds is not None:
         body["activeDeadlineSeconds"] = spec.active_deadline_seconds
-    if spec.ttl_seconds_after_finished is not None:
-        body["ttlSecondsAfterFinished"] = spec.ttl_seconds_after_finished
     job = child(tj, "batch/v1", "Job", train_name(tj.metadata.name), spec=body)
     # Of the user's wish, not of the template: a new operator may make another template of the same wish.
     wish = spec.model_dump(exclude={"active_deadline_seconds", "ttl_seconds_after_finished"}, exclude_unset=True)

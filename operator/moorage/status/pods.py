@@ -1,0 +1,208 @@
+"""What pods say about themselves, as findings: what is wrong or awaited, in the words of who knows.
+
+The scheduler speaks in a condition, the kubelet in a waiting reason, our programs in their termination message. Only
+what Kubernetes keeps in the pod's status is read: no events, no logs. Left out: what a missing ConfigMap volume does
+(the kubelet says that in events alone).
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Pod = dict[str, Any]
+Kind = Literal["Capacity", "Environment", "Program", "Waiting"]
+
+_IMAGE = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+_START = {"RunContainerError", "CreateContainerError", "StartError", "ContainerCannotRun"}
+# ErrImagePull and ImagePullBackOff take turns, and so would our message, with a write each time.
+_BACK_OFF = re.compile(r"^Back-off pulling image \"[^\"]*\"(: )?(ErrImagePull: )?")
+_NOT_FOUND = re.compile(r"(secret|configmap|persistentvolumeclaim) \"([^\"]+)\" not found", re.IGNORECASE)
+_KEY_MISSING = re.compile(r"couldn't find key \S+ in (Secret|ConfigMap) \S+")
+_NAMES = {"secret": "Secret", "configmap": "ConfigMap", "persistentvolumeclaim": "Claim"}
+_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")
+TRANSIENT = 75
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One pod's trouble. Program: a container of the pod ended badly. Environment: it could not be started.
+    Capacity: no node takes it. Waiting: nothing is wrong yet."""
+
+    kind: Kind
+    reason: str
+    message: str
+    pod: str = ""
+    container: str | None = None
+    exit_code: int | None = None
+    time: str | None = None
+    restarts: int = 0
+    report: dict[str, Any] = field(default_factory=dict)
+    """The program's own termination message, where it wrote one."""
+
+    @property
+    def transient(self) -> bool:
+        """Worth trying again, as the program itself says by its exit code."""
+        return self.exit_code == TRANSIENT
+
+
+def findings(pods: Iterable[Pod]) -> list[Finding]:
+    """At most one of each pod, in the order of their names."""
+    found = (explain(pod) for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"])))
+    return [finding for finding in found if finding is not None]
+
+
+def explain(pod: Pod) -> Finding | None:
+    """What keeps this pod from being ready; None when nothing does, or when it is leaving."""
+    status, name = pod.get("status") or {}, pod["metadata"]["name"]
+    if pod["metadata"].get("deletionTimestamp") or _ready(status):
+        return None
+    scheduled = _condition(status, "PodScheduled")
+    if scheduled is not None and scheduled.get("status") == "False":
+        return _unscheduled(name, scheduled.get("message") or "")
+    containers = list(all_containers(pod))
+    return (
+        next((found for c in containers if (found := _waits_for(name, c))), None)
+        or next((found for c in containers if (found := ended(pod, c))), None)
+        or _evicted(name, status)
+        or _starting(name, status, containers)
+    )
+
+
+def ended(pod: Pod, container: dict[str, Any]) -> Finding | None:
+    """How a container that is not ready ended, now or before its last restart."""
+    if container.get("ready"):
+        return None
+    state, before = container.get("state") or {}, container.get("lastState") or {}
+    # Restarted and through its start-up: what it waits for now is something else.
+    end = state.get("terminated") or (None if container.get("started") else before.get("terminated"))
+    if end is None:
+        return None
+    looping = (state.get("waiting") or {}).get("reason") == "CrashLoopBackOff"
+    if not end.get("exitCode") and not end.get("signal") and not looping:
+        return None
+    return _ended(pod, container, end)
+
+
+def _ended(pod: Pod, container: dict[str, Any], end: dict[str, Any]) -> Finding:
+    code, said = end.get("exitCode"), (end.get("message") or "").strip()
+    report = _report(said)
+    reason, message = report.get("reason"), report.get("message")
+    if end.get("reason") == "OOMKilled":
+        words = f" ({message})" if message else ""
+        reason, message = "OutOfMemory", f"killed when it needed more memory than its limit{words}: raise limits.memory"
+    elif end.get("reason") in _START:
+        reason, message = "StartFailed", said or "the container could not be started"
+    elif not reason:
+        reason = "Failed" if (pod.get("spec") or {}).get("restartPolicy") == "Never" else "CrashLoop"
+        message = f"ended with exit code {code}" + (f": {_last_words(said)}" if said else "")
+    return Finding(
+        kind="Program",
+        reason=_camel(str(reason)),
+        message=str(message or reason),
+        pod=pod["metadata"]["name"],
+        container=container["name"],
+        exit_code=code,
+        time=_time(report.get("time")) or end.get("finishedAt"),
+        restarts=int(container.get("restartCount") or 0),
+        report=report,
+    )
+
+
+def _waits_for(pod: str, container: dict[str, Any]) -> Finding | None:
+    """What the kubelet waits for before it can start a container."""
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    reason, message = waiting.get("reason") or "", waiting.get("message") or ""
+
+    def finding(kind: str, words: str) -> Finding:
+        return Finding("Environment", kind, words, pod, container["name"])
+
+    if reason in _IMAGE:
+        words = _BACK_OFF.sub("", message).strip()
+        return finding("ImagePullFailed", words or f"cannot pull the image {container.get('image', '')}".strip())
+    if reason == "CreateContainerConfigError":
+        missing = _NOT_FOUND.search(message) or _KEY_MISSING.search(message)
+        kind = f"{_NAMES[missing.group(1).lower()]}NotFound" if missing else "ContainerConfigInvalid"
+        return finding(kind, message or "the kubelet cannot make the container's configuration")
+    if reason in _START:
+        return finding("StartFailed", message or "the container could not be started")
+    return None
+
+
+def _unscheduled(pod: str, message: str) -> Finding:
+    missing = _NOT_FOUND.search(message)
+    if missing and missing.group(1).lower() == "persistentvolumeclaim":
+        return Finding("Environment", "ClaimNotFound", f'PersistentVolumeClaim "{missing.group(2)}" not found', pod)
+    if "unbound immediate PersistentVolumeClaims" in message:
+        return Finding("Environment", "ClaimNotBound", message, pod)
+    # What follows is that no pod may be evicted for it either, and comes and goes.
+    words = message.partition(" preemption: ")[0].strip()
+    return Finding("Capacity", "InsufficientCapacity", words or "no node takes the pod", pod)
+
+
+def _evicted(pod: str, status: dict[str, Any]) -> Finding | None:
+    if status.get("phase") != "Failed":
+        return None
+    reason, message = status.get("reason") or "PodFailed", status.get("message") or "the pod failed"
+    return Finding("Program", _camel(reason), message, pod, time=status.get("startTime"))
+
+
+def _starting(pod: str, status: dict[str, Any], containers: list[dict[str, Any]]) -> Finding:
+    running = [c["name"] for c in containers if (c.get("state") or {}).get("running") and not c.get("ready")]
+    if not status.get("conditions"):
+        return Finding("Waiting", "Scheduling", "waiting for the scheduler", pod)
+    if "fetch" in running:
+        return Finding("Waiting", "FetchingModel", "the model is being fetched", pod, "fetch")
+    if running:
+        return Finding("Waiting", "Starting", f"{running[0]} is starting", pod, running[0])
+    return Finding("Waiting", "ContainerCreating", "the kubelet prepares images and volumes", pod)
+
+
+def all_containers(pod: Pod) -> Iterator[dict[str, Any]]:
+    """The state of each. Init containers first: what they did not do is why the others wait."""
+    status = pod.get("status") or {}
+    yield from status.get("initContainerStatuses") or []
+    yield from status.get("containerStatuses") or []
+
+
+def _condition(status: dict[str, Any], type: str) -> dict[str, Any] | None:
+    return next((c for c in status.get("conditions") or [] if c.get("type") == type), None)
+
+
+def _ready(status: dict[str, Any]) -> bool:
+    ready = _condition(status, "Ready")
+    return ready is not None and ready.get("status") == "True"
+
+
+def report_of(pod: Pod, container: str) -> dict[str, Any]:
+    """The termination message of a container that has ended, where it is one of ours."""
+    for found in all_containers(pod):
+        if found["name"] == container:
+            return _report(((found.get("state") or {}).get("terminated") or {}).get("message") or "")
+    return {}
+
+
+def _time(value: Any) -> str | None:
+    """What a program calls a time, if the API server would call it one too."""
+    return value if isinstance(value, str) and _TIME.match(value) else None
+
+
+def _report(message: str) -> dict[str, Any]:
+    """A termination message that is one of ours; else nothing. With FallbackToLogsOnError it may be any text."""
+    try:
+        report = json.loads(message)
+    except ValueError:
+        return {}
+    return report if isinstance(report, dict) and isinstance(report.get("reason"), str) else {}
+
+
+def _last_words(said: str, lines: int = 5, length: int = 1000) -> str:
+    tail = "\n".join(said.splitlines()[-lines:])
+    return tail if len(tail) <= length else f"…{tail[-length:]}"
+
+
+def _camel(reason: str) -> str:
+    """A condition's reason must look like one, whatever a program wrote."""
+    clean = re.sub(r"[^A-Za-z0-9_,:]", "", reason)[:256].rstrip(",:")
+    return clean if re.match(r"[A-Za-z]", clean) else "Failed"

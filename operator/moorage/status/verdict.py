@@ -1,0 +1,132 @@
+"""What all the findings about a ModelDeployment amount to: one verdict, and the conditions that say it."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from moorage.api.facts import Waiting
+from moorage.status.observed import ServingObserved
+from moorage.status.pods import Finding
+from moorage.status.rollout import Rollout
+
+Text = tuple[str, str, str]
+
+# Exit codes of docs/contracts.md that no restart will mend.
+FINAL_CODES = {64, 65, 66, 78}
+# A store that was away for a moment is no failure; one that stays away is.
+PATIENCE = 3
+_POD_NAME = re.compile(r'^(?:admission webhook .*? denied the request: )?pods "[^"]+" is forbidden: ')
+
+
+@dataclass(frozen=True)
+class Verdict:
+    ready: str
+    reason: str
+    message: str
+    final: bool = False
+    failure: Finding | None = None
+
+
+def judge(observed: ServingObserved, seen: Rollout, trouble: list[Finding], desired: int) -> Verdict:
+    problem, model = observed.problem, observed.model
+    if problem is not None:
+        finding = Finding("Environment", problem.reason, problem.message)
+        if problem.final:
+            return Verdict("False", problem.reason, _with_rest(problem.message, seen), True, finding)
+        return Verdict("Unknown", problem.reason, problem.message)
+    if isinstance(model, Waiting):
+        return Verdict("Unknown", model.reason, _with_rest(model.message, seen))
+    if not seen.exists:
+        return Verdict("Unknown", "Creating", "the Deployment is being made")
+    if seen.ready >= desired and (seen.calm or seen.updated >= desired):
+        if desired == 0:
+            return Verdict("True", "ScaledToZero", "no replicas are wanted, and none exist")
+        return Verdict("True", "AllReplicasReady", f"ready to take requests: {_replicas(desired)}")
+
+    worst = worst_of([*trouble, *_refusal(seen)])
+    if worst is None:
+        return Verdict("Unknown", "RollingOut", _count(seen, desired))
+    message = f"{_count(seen, desired)}: {worst.message}"
+    if worst.kind in ("Capacity", "Waiting") or worst.reason == "ClaimNotBound":
+        return Verdict("Unknown", worst.reason, message)
+    if worst.transient and worst.restarts < PATIENCE:
+        return Verdict("Unknown", worst.reason, message, failure=worst)
+    final = worst.exit_code in FINAL_CODES and worst.kind == "Program"
+    return Verdict("False", worst.reason, _with_rest(message, seen), final, worst)
+
+
+def worst_of(trouble: Iterable[Finding]) -> Finding | None:
+    """The one to tell of: failures before shortages, what the program said before what followed from it."""
+    order = {"Program": 0, "Environment": 1, "Capacity": 3, "Waiting": 4}
+
+    def rank(finding: Finding) -> tuple[int, str, str]:
+        place = 2 if finding.transient else order[finding.kind]
+        return place, finding.reason, finding.pod
+
+    return min(trouble, key=rank, default=None)
+
+
+def progressing(state: Verdict) -> Text:
+    if state.ready == "True":
+        return "False", "Complete", "nothing is on its way"
+    if state.ready == "False":
+        return "False", state.reason, state.message
+    return "True", state.reason, state.message
+
+
+def stalled(state: Verdict) -> Text:
+    if state.final:
+        return "True", state.reason, state.message
+    return "False", "NotStalled", "nobody has to change anything"
+
+
+def model_loaded(observed: ServingObserved, seen: Rollout, trouble: list[Finding]) -> Text:
+    if isinstance(observed.model, Waiting):
+        return "Unknown", observed.model.reason, observed.model.message
+    if seen.ready > 0:
+        return "True", "Loaded", "the server has loaded the model"
+    worst = worst_of(finding for finding in trouble if finding.kind in ("Program", "Environment"))
+    if worst is None:
+        return "Unknown", "NotLoadedYet", "no server has loaded the model yet"
+    if worst.transient and worst.restarts < PATIENCE:
+        return "Unknown", worst.reason, worst.message
+    # What keeps the program from running says nothing of the model, except that the model's own place is missing.
+    failed = worst.kind == "Program" or worst.reason == "ClaimNotFound"
+    return ("False" if failed else "Unknown"), worst.reason, worst.message
+
+
+def capacity(seen: Rollout, trouble: list[Finding], desired: int, before: dict[str, Any] | None) -> Text:
+    short = [finding for finding in [*trouble, *_refusal(seen)] if finding.kind == "Capacity"]
+    if short:
+        worst = min(short, key=lambda finding: (finding.reason, finding.pod))
+        return "False", worst.reason, worst.message
+    unplaced = any(finding.reason in ("ClaimNotFound", "ClaimNotBound", "Scheduling") for finding in trouble)
+    if seen.calm or (seen.exists and seen.updated >= desired and not unplaced):
+        return "True", "Scheduled", "all pods have their place"
+    if before is not None and before["status"] == "True":
+        return "True", before["reason"], before["message"]
+    return "Unknown", "NotScheduledYet", "not all pods exist yet"
+
+
+def _refusal(seen: Rollout) -> list[Finding]:
+    """Pods the API server does not let be made. Their random names are left out: they change with every try."""
+    if seen.refused is None:
+        return []
+    message = _POD_NAME.sub("", seen.refused)
+    if "exceeded quota" in message:
+        return [Finding("Capacity", "QuotaExceeded", message)]
+    return [Finding("Environment", "PodsRefused", message)]
+
+
+def _replicas(count: int) -> str:
+    return "1 replica" if count == 1 else f"{count} replicas"
+
+
+def _count(seen: Rollout, desired: int) -> str:
+    return f"{seen.ready} of {_replicas(desired)} ready"
+
+
+def _with_rest(message: str, seen: Rollout) -> str:
+    serving = seen.before or (seen.ready if seen.calm else 0)
+    return f"{message} ({_replicas(serving)} of the version before still take requests)" if serving else message
