@@ -4,17 +4,16 @@ Pushes go through a registry process of our own on the loopback over that folder
 cluster is up. Every tool runs in mount and process namespaces of its own: a build that is killed leaves neither.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,13 +22,19 @@ from typing import Self
 from cluster import cache
 from cluster.images import BASE, Image
 from cluster.interface import ClusterError, Unavailable
+from cluster.packages import Package, require
 from cluster.progress import Progress
+from cluster.stream import stream
 
 # Dies with us, also when we are killed.
 TIED = ["setpriv", "--pdeathsig", "KILL"]
 APART = [*TIED, "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
-TOOLS = ("buildah", "mmdebstrap", "setpriv", "unshare")
-LAST_LINES = 30
+# buildah keeps more than its storage below this folder: it sees ours there.
+CONTAINERS = Path("/var/lib/containers")
+OURS = ["sh", "-c", f'mount --bind "$1" {CONTAINERS} && shift && exec "$@"', "sh"]
+PACKAGES = (Package("buildah", "buildah"), Package("mmdebstrap", "mmdebstrap"), Package("util-linux", "setpriv"))
+# The same port each time, if it is free: buildah remembers which layers the registry of that address has.
+PORT = 15799
 
 # Builds reach package indexes the way this machine does.
 HOST_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
@@ -73,10 +78,11 @@ class Buildah:
         recipe = hashlib.sha256(repr((SUITE, BASE_OPTIONS, BASE_DOCKERFILE)).encode()).hexdigest()
         name = f"{BASE}-{recipe[:12]}"
         if not self.has(name):
+            self._start(progress)
+        if not self.has(name):  # nor made by another process while we waited for it
             with progress.step(f"image {name}"), tempfile.TemporaryDirectory() as context:
-                self._start(progress)
                 tree = Path(context, "root.tar")
-                self._run(["mmdebstrap", *BASE_OPTIONS, SUITE, str(tree), *mirrors(SUITE)], progress)
+                stream([*APART, "mmdebstrap", *BASE_OPTIONS, SUITE, str(tree), *mirrors(SUITE)], "mmdebstrap", progress)
                 Path(context, "Dockerfile").write_text(BASE_DOCKERFILE)
                 self._buildah(progress, "bud", "--tag", name, context)
                 self._push(progress, name, BASE)  # under its usual name too, for manifests that name it
@@ -85,10 +91,11 @@ class Buildah:
 
     def build(self, image: Image, context: Path, arguments: Mapping[str, str], progress: Progress) -> None:
         self._start(progress)
-        if image.base:
-            self._pull(image.base, progress)
-            arguments = {**arguments, "BASE_IMAGE": image.base}
-        given = [f"--build-arg={key}={value}" for key, value in arguments.items()]
+        if self.has(image.name):  # made by another process while we waited for it
+            return
+        for base in image.bases.values():
+            self._pull(base, progress)
+        given = [f"--build-arg={key}={value}" for key, value in {**arguments, **image.bases}.items()]
         mounts = [f"--volume={file}:{file}:ro" for file in HOST_FILES if Path(file).is_file()]
         self._buildah(
             progress, "bud", "--isolation=chroot", "--pull-never", "--layers", "--format=oci", *given, *mounts,
@@ -103,32 +110,30 @@ class Buildah:
         """Takes the lock and starts the registry, once."""
         if self._address:
             return
-        missing = [tool for tool in TOOLS if not shutil.which(tool)]
-        if missing:
-            raise Unavailable(
-                f"building images without Docker needs {', '.join(missing)}: "
-                "apt-get install --no-install-recommends buildah mmdebstrap util-linux"
-            )
         if os.geteuid() != 0:
             raise Unavailable("building images without Docker needs root")
-        self._blobs.mkdir(parents=True, exist_ok=True)
+        require(PACKAGES, progress)
+        for folder in (self._blobs, self.folder / "containers", CONTAINERS):
+            folder.mkdir(parents=True, exist_ok=True)
         self._open.enter_context(cache.lock("images", progress))
         # Locks and mount counts of this run only; what they count ends with it.
         self._runroot = self._open.enter_context(tempfile.TemporaryDirectory(prefix="moorage-buildah-"))
         self._address = self._open.enter_context(_Registry(self._registry, self._blobs, Path(self._runroot))).address
-        subprocess.run([*APART, *self._command("rm", "--all")], capture_output=True, timeout=60)  # of a killed run
+        self._try("rm", "--all")  # what a killed build was working in
 
     def _command(self, *arguments: str) -> list[str]:
-        where = ["--root", str(self.folder / "buildah"), "--runroot", self._runroot, "--storage-driver", "overlay"]
-        return ["buildah", *where, *arguments]
+        options = ["--runroot", self._runroot, "--storage-driver", "overlay"]
+        return [*APART, *OURS, str(self.folder / "containers"), "buildah", *options, *arguments]
 
     def _buildah(self, progress: Progress, *arguments: str) -> None:
-        self._run(self._command(*arguments), progress)
+        stream(self._command(*arguments), "buildah", progress)
+
+    def _try(self, *arguments: str) -> bool:
+        return subprocess.run(self._command(*arguments), capture_output=True).returncode == 0
 
     def _pull(self, name: str, progress: Progress) -> None:
         """A base may have left our own storage while the registry still has it."""
-        known = subprocess.run([*APART, *self._command("inspect", "--type", "image", name)], capture_output=True)
-        if known.returncode:
+        if not self._try("inspect", "--type", "image", name):
             path, tag = mirror_path(name)
             local = f"{self._address}/{path}:{tag}"
             self._buildah(progress, "pull", "--quiet", "--tls-verify=false", f"docker://{local}")
@@ -141,25 +146,12 @@ class Buildah:
             "--compression-format=zstd", "--compression-level=1", name, f"docker://{self._address}/{path}:{tag}",
         )  # fmt: skip
 
-    def _run(self, command: list[str], progress: Progress) -> None:
-        last: deque[str] = deque(maxlen=LAST_LINES)
-        with subprocess.Popen([*APART, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-            assert process.stdout is not None
-            for line in map(str.strip, process.stdout):
-                if line:
-                    last.append(line)
-                    progress.detail(line)
-        if process.returncode:
-            raise ClusterError(f"{command[0]} failed ({process.returncode}). Its last lines:\n" + "\n".join(last))
-
 
 class _Registry:
     """A registry on a free port of the loopback over the folder that the nodes' registry serves too."""
 
     def __init__(self, binary: Path, blobs: Path, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_port(PORT)}"
         self._binary, self._config, self._log = binary, folder / "registry.json", folder / "registry.log"
         self._config.write_text(
             json.dumps(
@@ -195,6 +187,15 @@ class _Registry:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def free_port(preferred: int) -> int:
+    for port in (preferred, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the registry itself does
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise ClusterError("no port is free on 127.0.0.1")
 
 
 def mirror_path(name: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -42,11 +42,11 @@ class Image:
 
     repository: str
     files: Mapping[str, bytes | Path]
-    base: str = ""  # the image it is built on; "" for none
+    bases: Mapping[str, str] = field(default_factory=dict)  # build argument → the image it is built on
 
     @cached_property
     def name(self) -> str:
-        digest = hashlib.sha256(f"{self.repository}\n{self.base}\n".encode())
+        digest = hashlib.sha256(f"{self.repository}\n{sorted(self.bases.items())}\n".encode())
         for path, content in sorted(self.files.items()):
             digest.update(f"{path}\n{fingerprint(content)}\n".encode())
         return f"{self.repository}:{digest.hexdigest()[:12]}"
@@ -64,6 +64,10 @@ class Image:
 
 class Builder(Protocol):
     """Builds images and brings them to where the nodes find them."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it works, if that is known."""
 
     def base(self, progress: Progress) -> str:
         """The name of the Python image that others are built on; made first where it cannot be pulled."""
@@ -93,9 +97,12 @@ def package(target: str, folder: Path) -> dict[str, bytes]:
 
 def project_images(progress: Progress, builder: Builder) -> dict[str, str]:
     """Builds what is missing of the operator's, torch's and Triton's image; their names by these keys."""
+    wheel = torch_wheel(os.environ.get("PIP_FIND_LINKS", ""))
     base = builder.base(progress)
-    torch = torch_image(base, torch_wheel(os.environ.get("PIP_FIND_LINKS", "")))
-    images = {"operator": operator_image(base), "torch": torch, "triton": triton_image(torch.name)}
+    torch = torch_image(base, wheel)
+    if builder.folder and not builder.has(torch.name):
+        need_room(builder.folder, wheel)
+    images = {"operator": operator_image(base), "torch": torch, "triton": triton_image(base, torch.name)}
     return ensure(images, progress, builder)
 
 
@@ -128,7 +135,7 @@ def operator_image(base: str) -> Image:
         "requirements.txt": exported().encode(),
         **package("moorage", ROOT / "operator/moorage"),
     }
-    return Image(f"{REGISTRY}/operator", files, base)
+    return Image(f"{REGISTRY}/operator", files, {"BASE_IMAGE": base})
 
 
 def torch_image(base: str, wheel: Path | None) -> Image:
@@ -148,11 +155,12 @@ def torch_image(base: str, wheel: Path | None) -> Image:
         files[f"wheels/{wheel.name}"] = wheel
     for name in PACKAGES:
         files |= package(f"packages/{name}", ROOT / "images/torch" / name)
-    return Image(f"{REGISTRY}/torch", files, base)
+    return Image(f"{REGISTRY}/torch", files, {"BASE_IMAGE": base})
 
 
-def triton_image(torch: str) -> Image:
-    return Image(f"{REGISTRY}/triton", {"Dockerfile": (ROOT / "images/triton/Dockerfile").read_bytes()}, torch)
+def triton_image(base: str, torch: str) -> Image:
+    files = {"Dockerfile": (ROOT / "images/triton/Dockerfile").read_bytes()}
+    return Image(f"{REGISTRY}/triton", files, {"PYTHON_IMAGE": base, "BASE_IMAGE": torch})
 
 
 def torch_wheel(find_links: str) -> Path | None:
