@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from cluster import lifecycle
 from cluster.choice import open_cluster
@@ -89,13 +88,12 @@ def tier_of(name: str) -> Tier:
 
 def show(status: ClusterStatus) -> None:
     console.print(f"  {'up' if status.up else 'not up'} {status.version} {status.address}".rstrip(), markup=False)
-    table = Table(box=None, show_header=False, pad_edge=True)
-    for program, runs in status.processes.items():
-        table.add_row(" ", program, "runs" if runs else "does not run")
-    for found in status.nodes:
-        table.add_row(" ", found.name, found.state)
-    if table.row_count:
-        console.print(table)
+    nodes = [f"{node.name} {node.state}" for node in status.nodes]
+    running = [name for name, runs in status.processes.items() if runs]
+    ended = [name for name, runs in status.processes.items() if not runs]
+    for title, listed in (("nodes", nodes), ("runs", running), ("has ended", ended)):
+        if listed:
+            console.print(f"  {title}: {', '.join(listed)}", markup=False)
 
 
 def usage(cluster: Cluster) -> str:

@@ -27,13 +27,7 @@ from cluster.progress import Progress
 APISERVER_PORT, REGISTRY_PORT = 6443, 5000
 MOST_NODES = 9
 NODES_READY_SECONDS = 90
-SYSTEM_IMAGES = {
-    "pause": "pause",
-    "coredns": "coredns",
-    "fakegpu": "fakegpu",
-    "prometheus": "prometheus",
-    "s3": "versitygw",
-}
+SYSTEM_IMAGES = ("pause", "coredns", "fakegpu", "prometheus", "versitygw")
 
 
 class NativeCluster:
@@ -64,9 +58,7 @@ class NativeCluster:
         packages.require(packages.NODE + packages.IMAGES, progress)
         made = binaries.ensure(binaries.MODULES, progress)
         with Buildah(made.path("registry")) as builder:
-            images = system_images(
-                progress, builder, {key: made.path(program) for key, program in SYSTEM_IMAGES.items()}
-            )
+            images = system_images(progress, builder, {name: made.path(name) for name in SYSTEM_IMAGES})
         with exclusively(self.names, progress), progress.step(f"cluster {self.name}"):
             if not enter(self.names, self.driver):
                 self._forget_nodes()
@@ -77,7 +69,7 @@ class NativeCluster:
                 self._start_nodes(made, images)
                 self.client.wait_nodes_ready([node.name for node in self._nodes], NODES_READY_SECONDS)
             with progress.step("DNS, GPUs, storage, Prometheus, S3"):
-                addons.apply(self, images, self.names.volumes, progress)
+                addons.apply(self, images, self.names.volumes)
 
     def _start_control_plane(self, made: binaries.Binaries) -> None:
         state = self.names.state

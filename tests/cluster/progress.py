@@ -45,7 +45,7 @@ class Progress:
         self._detail = ""
         self._depth += 1
         try:
-            with self._show(elapsed):
+            with self._show(elapsed, self._depth):
                 yield
         except BaseException:
             self._depth -= 1
@@ -58,14 +58,18 @@ class Progress:
         self._console.print(f"{'  ' * self._depth}{text}")
 
     @contextmanager
-    def _show(self, elapsed: Callable[[], str]) -> Iterator[None]:
+    def _show(self, elapsed: Callable[[], str], depth: int) -> Iterator[None]:
         def now() -> str:
             return f"{elapsed()} {self._detail}".rstrip()
 
+        def beat() -> None:
+            if self._depth == depth:  # the innermost step says enough
+                self._say(f"… {now()}")
+
         if not self._console.is_terminal:
-            with repeatedly(self._heartbeat, lambda: self._say(f"… {now()}")):
+            with repeatedly(self._heartbeat, beat):
                 yield
-        elif self._depth == 1:  # a terminal has room for one live line: the outermost step's
+        elif depth == 1:  # a terminal has room for one live line: the outermost step's
             with (
                 self._console.status(now()) as status,
                 repeatedly(LIVE_SECONDS, lambda: status.update(now())),
