@@ -70,7 +70,7 @@ def render(
 def render_all(documents: list[dict[str, Any]], defaults: Defaults) -> Iterator[dict[str, Any]]:
     """The children of every resource of ours among the documents; others are passed over."""
     ours = [_with_uid(doc) for doc in documents if doc.get("apiVersion") == API_VERSION]
-    jobs = [doc for doc in ours if doc.get("kind") == "TrainingJob"]
+    jobs = [_as_if_succeeded(doc) for doc in ours if doc.get("kind") == "TrainingJob"]
     for doc in ours:
         where = f"{doc.get('kind')} {doc['metadata'].get('name')}"
         try:
@@ -87,9 +87,18 @@ def render_all(documents: list[dict[str, Any]], defaults: Defaults) -> Iterator[
 def _serving(md: ModelDeployment, jobs: list[dict[str, Any]], defaults: Defaults) -> Iterator[dict[str, Any]]:
     model = resolve(md, jobs)
     if not isinstance(model, ResolvedModel):
-        raise InvalidSpec(f"{model.message}: put the finished TrainingJob, with its status, into the file too")
+        raise InvalidSpec(f"{model.message}: put that TrainingJob into the file too")
     replicas = md.spec.scaling.min_replicas if md.spec.scaling else md.replicas
     yield from serving.children(md, model, replicas, defaults)
+
+
+def _as_if_succeeded(doc: dict[str, Any]) -> dict[str, Any]:
+    """A TrainingJob of a file has not run: what it is to make stands for what it made."""
+    output = (doc.get("spec") or {}).get("output")
+    if doc.get("status") or not output:
+        return doc
+    condition = {"type": "Succeeded", "status": "True"}
+    return {**doc, "status": {"output": {"uri": output["uri"]}, "conditions": [condition]}}
 
 
 def _with_uid(doc: dict[str, Any]) -> dict[str, Any]:

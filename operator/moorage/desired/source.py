@@ -38,7 +38,8 @@ class ConfigMapKey:
         return f"/etc/moorage/data/{self.key}"
 
     def volume(self, name: str) -> Manifest:
-        return {"name": name, "configMap": {"name": self.name, "items": [{"key": self.key, "path": self.key}]}}
+        # All keys: a missing one is then the program's clear error; the kubelet would only tell an event.
+        return {"name": name, "configMap": {"name": self.name}}
 
     def mount(self, volume: str) -> Manifest:
         return {"name": volume, "mountPath": "/etc/moorage/data", "readOnly": True}

@@ -20,11 +20,11 @@ _CONFIG = "/etc/moorage/triton"
 
 
 def parts(md: ModelDeployment, triton: Triton, model: ResolvedModel, defaults: Defaults) -> runtime.Parts:
-    placed = place(md, model, defaults, verify=True)
+    ready_made = model.format == "TritonRepository"
+    placed = place(md, model, defaults, verify=ready_made)
     if placed.path is None:
         raise InvalidSpec("spec.model: runtime.triton needs a model: set model.uri or model.fromTrainingJobs")
-    ready_made = model.format == "TritonRepository"
-    laid_out = Placed(placed.path) if ready_made else _layout(md, model, defaults)
+    laid_out = Placed(placed.path) if ready_made else _layout(md, model, placed, defaults)
 
     container, volumes = runtime.container(
         md,
@@ -62,19 +62,23 @@ def parts(md: ModelDeployment, triton: Triton, model: ResolvedModel, defaults: D
     )
 
 
-def _layout(md: ModelDeployment, model: ResolvedModel, defaults: Defaults) -> Placed:
+def _layout(md: ModelDeployment, model: ResolvedModel, placed: Placed, defaults: Defaults) -> Placed:
     repository = {"name": "repository", "mountPath": _REPOSITORY}
     config = {"name": "triton-config", "mountPath": _CONFIG, "readOnly": True}
+    # What was fetched has been checked on the way; a mounted model is checked here.
+    digest = ["--sha256", model.sha256] if model.sha256 and not placed.init else []
     command = [
         *("python", "-m", "moorage_store", "triton-repository"),
         *("--name", md.metadata.name, "--version", version(model)),
-        *("--config-dir", _CONFIG, "--dest", _REPOSITORY),
+        *("--config", _CONFIG, "--repository", _REPOSITORY),
+        *("--model", placed.path or "", *digest),
     ]
     volumes: list[Manifest] = [
         {"name": "repository", "emptyDir": {}},
         {"name": "triton-config", "configMap": {"name": triton_name(md.metadata.name)}},
     ]
-    init = init_container(md, "repository", command, [repository, config], defaults)
+    mounts = [*({**mount, "readOnly": True} for mount in placed.mounts), repository, config]
+    init = init_container(md, "repository", command, mounts, defaults)
     return Placed(_REPOSITORY, volumes, [{**repository, "readOnly": True}], [init])
 
 

@@ -18,25 +18,25 @@ _LINE = 1024
 
 
 def root_cause(pods: Iterable[Pod], before: Object | None, *, since: str | None) -> Object | None:
-    """`before`: what an earlier look found, which counts too, as its pod may be gone. Unless it is of a run before
-    `since`, which was ended and started anew."""
+    """The program's failure to tell of, if any. `before`: what an earlier look found, which counts too, as its pod
+    may be gone; but not if it is of a run before `since`, or not of a program (a claim that was missing for a
+    while)."""
     known = [
         _failure(finding) for pod in pods for container in all_containers(pod) if (finding := ended(pod, container))
     ]
-    if before is not None and not (since and before.get("time") and _moment(before["time"]) < _moment(since)):
+    if before is not None and "exitCode" in before and not (since and _moment(before.get("time")) < _moment(since)):
         known.append(before)
-    return min(known, key=_rank, default=before)
+    return min(known, key=_rank, default=None)
 
 
 def _rank(failure: Object) -> tuple[bool, bool, str, str]:
     transient = failure.get("exitCode") == TRANSIENT
-    time = failure.get("time")
-    return transient, failure["reason"] in _CONSEQUENCES, _moment(time) if time else "~", failure.get("pod") or ""
+    return transient, failure["reason"] in _CONSEQUENCES, _moment(failure.get("time")), failure.get("pod") or ""
 
 
-def _moment(time: str) -> str:
-    """Comparable as text: times of whole seconds and of fractions, both in UTC."""
-    return time.removesuffix("Z").removesuffix("+00:00")
+def _moment(time: str | None) -> str:
+    """Comparable as text: times of whole seconds and of fractions, all in UTC. Unknown is late."""
+    return time.removesuffix("Z").removesuffix("+00:00") if time else "~"
 
 
 def _failure(finding: Finding) -> Object:

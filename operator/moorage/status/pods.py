@@ -66,7 +66,7 @@ def explain(pod: Pod) -> Finding | None:
         next((found for c in containers if (found := _waits_for(name, c))), None)
         or next((found for c in containers if (found := ended(pod, c))), None)
         or _evicted(name, status)
-        or _starting(name, status, containers)
+        or _starting(name, pod.get("spec") or {}, status, containers)
     )
 
 
@@ -148,7 +148,7 @@ def _evicted(pod: str, status: dict[str, Any]) -> Finding | None:
     return Finding("Program", _camel(reason), message, pod, time=status.get("startTime"))
 
 
-def _starting(pod: str, status: dict[str, Any], containers: list[dict[str, Any]]) -> Finding:
+def _starting(pod: str, spec: dict[str, Any], status: dict[str, Any], containers: list[dict[str, Any]]) -> Finding:
     running = [c["name"] for c in containers if (c.get("state") or {}).get("running") and not c.get("ready")]
     if not status.get("conditions"):
         return Finding("Waiting", "Scheduling", "waiting for the scheduler", pod)
@@ -156,7 +156,19 @@ def _starting(pod: str, status: dict[str, Any], containers: list[dict[str, Any]]
         return Finding("Waiting", "FetchingModel", "the model is being fetched", pod, "fetch")
     if running:
         return Finding("Waiting", "Starting", f"{running[0]} is starting", pod, running[0])
-    return Finding("Waiting", "ContainerCreating", "the kubelet prepares images and volumes", pod)
+    needed = ", ".join(_needed(spec))
+    words = "the kubelet prepares image and volumes" + (f"; these must exist: {needed}" if needed else "")
+    return Finding("Waiting", "ContainerCreating", words, pod)
+
+
+def _needed(spec: dict[str, Any]) -> Iterator[str]:
+    """What the pod cannot start without. The kubelet tells of a missing one in events alone."""
+    for volume in spec.get("volumes") or []:
+        if claim := volume.get("persistentVolumeClaim"):
+            yield f"PersistentVolumeClaim {claim.get('claimName')}"
+        for kind, key, name in (("ConfigMap", "configMap", "name"), ("Secret", "secret", "secretName")):
+            if (source := volume.get(key)) and not source.get("optional"):
+                yield f"{kind} {source.get(name)}"
 
 
 def all_containers(pod: Pod) -> Iterator[dict[str, Any]]:

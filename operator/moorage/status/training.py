@@ -19,6 +19,8 @@ from moorage.status.verdict import worst_of
 Object = dict[str, Any]
 Text = tuple[str, str, str]
 
+_DEADLINE = "DeadlineExceeded"
+
 
 @dataclass(frozen=True)
 class TrainingObserved:
@@ -57,7 +59,7 @@ def compute(tj: TrainingJob, observed: TrainingObserved, now: str) -> dict[str, 
         "workersSummary": f"{active}/{tj.spec.workers}",
         "progress": progress(observed.progress, old.get("progress"), done=ended == "Complete"),
         "metrics": metrics(observed.progress, result, old.get("metrics")),
-        "lastFailure": failure or _own_failure(state, ended, observed, now),
+        "lastFailure": _last_failure(state, failure, observed, old.get("lastFailure"), now),
         "output": output(result) or old.get("output"),
         "conditions": _conditions(tj, state, now),
     }
@@ -112,19 +114,31 @@ def _state(
 def _failed_because(job: Object | None, failure: Object | None) -> tuple[str, str]:
     condition = find(((job or {}).get("status") or {}).get("conditions"), "Failed") or {}
     said = condition.get("reason") or "Failed"
-    if said == "DeadlineExceeded":
+    if said == _DEADLINE:
         return said, "stopped after activeDeadlineSeconds: give it more time or less to do"
     if failure is not None:
         return failure["reason"], failure["message"]
     return said, condition.get("message") or "the Job failed"
 
 
-def _own_failure(state: _State, ended: str | None, observed: TrainingObserved, now: str) -> Object | None:
-    """A failure no program told of: a deadline, a spec that cannot be."""
-    if state.succeeded[0] != "False":
-        return None
-    time = _ended_at(observed.job) if ended else None
-    return {"time": time or now, "reason": state.succeeded[1], "message": state.succeeded[2]}
+def _last_failure(
+    state: _State, failure: Object | None, observed: TrainingObserved, before: Object | None, now: str
+) -> Object | None:
+    """What a program told; else what none could tell of: a deadline, a spec that cannot be, a claim that is not
+    there."""
+    if failure is not None and state.succeeded[1] != _DEADLINE:
+        return failure
+    time = _ended_at(observed.job) or now
+    outside = worst_of(finding for finding in findings(observed.pods) if finding.kind == "Environment")
+    if state.succeeded[0] == "False":
+        fresh = {"time": time, "reason": state.succeeded[1], "message": state.succeeded[2]}
+    elif outside is not None:
+        fresh = {"time": time, "reason": outside.reason, "message": outside.message, "pod": outside.pod}
+    else:
+        return before
+    # The same again is no news: its time says since when.
+    same = before is not None and all(before.get(key) == fresh[key] for key in ("reason", "message"))
+    return before if same else fresh
 
 
 def _capacity(tj: TrainingJob, observed: TrainingObserved, trouble: list[Finding]) -> Text:

@@ -15,7 +15,7 @@ Text = tuple[str, str, str]
 # Exit codes of docs/contracts.md that no restart will mend.
 FINAL_CODES = {64, 65, 66, 78}
 # A store that was away for a moment is no failure; one that stays away is.
-PATIENCE = 3
+PATIENCE = 2
 _POD_NAME = re.compile(r'^(?:admission webhook .*? denied the request: )?pods "[^"]+" is forbidden: ')
 
 
