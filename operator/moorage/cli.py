@@ -35,7 +35,7 @@ def run() -> None:
 @app.command()
 def crds(
     output: Annotated[
-        Path | None, typer.Option(help="Folder to write them to, with a kustomization.yaml. Default: print them.")
+        Path | None, typer.Option(help="Folder to write them to, with a Kustomization. Default: print them.")
     ] = None,
 ) -> None:
     """Write the CustomResourceDefinitions."""
@@ -110,7 +110,8 @@ def crd_files() -> dict[str, str]:
     """Everything under crds/, by file name."""
     made = {f"{crd['spec']['names']['plural']}.yaml": _GENERATED + dump(crd) for crd in definitions()}
     kustomization = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": list(made)}
-    return {**made, "kustomization.yaml": _GENERATED + dump(kustomization)}
+    # Without an ending, so that `kubectl apply -f` of the folder leaves it alone and `-k` finds it.
+    return {**made, "Kustomization": _GENERATED + dump(kustomization)}
 
 
 _GENERATED = "# Made by `make crds` from the pydantic models: change those.\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/moorage"
-CRDS = [path for path in sorted((ROOT / "crds").glob("*.yaml")) if path.name != "kustomization.yaml"]
+CRDS = sorted((ROOT / "crds").glob("*.yaml"))
 Manifest = dict[str, Any]
 
 

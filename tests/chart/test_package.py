@@ -21,7 +21,7 @@ def test_package_holds_the_crds_as_files_and_renders_the_same(helm: Helm, tmp_pa
     crds = {f"moorage/files/crds/{path.name}" for path in CRDS}
     assert len(crds) == 2
     assert crds <= members
-    assert not any("kustomization" in name for name in members)
+    assert not any("Kustomization" in name for name in members)
     assert helm("template", "moorage", str(package)) == helm("template", "moorage", str(CHART))
 
 
