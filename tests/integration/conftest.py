@@ -1,0 +1,91 @@
+"""One API server for all of these tests, with the CRDs and the chart's rights; operators as processes beside it."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster import Cluster
+from support import deploy
+from support.api_tier import Fleet, apply_crds, operator_kubeconfig
+from support.operator_process import OperatorProcess
+
+
+@pytest.fixture(scope="session")
+def api(api_cluster: Cluster) -> Cluster:
+    """The API tier with the CRDs and the operator's namespace."""
+    apply_crds(api_cluster)
+    try:
+        api_cluster.kubectl("create", "namespace", deploy.NAMESPACE)
+    except Exception as error:
+        if "AlreadyExists" not in str(error):
+            raise
+    return api_cluster
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return operator_kubeconfig(api, tmp_path_factory.mktemp("operator"))
+
+
+@pytest.fixture(scope="session")
+def _fleet(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    fleet = Fleet(kubeconfig, tmp_path_factory.mktemp("operators"))
+    yield fleet
+    fleet.clear()
+
+
+@pytest.fixture
+def operator(_fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[OperatorProcess]:
+    """An operator that serves, shared with other tests."""
+    resident = _fleet.resident()
+    yield resident
+    if getattr(request.node, "failed", False):
+        print(resident.tail())
+
+
+@pytest.fixture
+def fleet(_fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    """No operator runs but those that the test starts."""
+    _fleet.clear()
+    yield _fleet
+    if getattr(request.node, "failed", False):
+        for guest in _fleet._guests[-2:]:
+            print(f"--- {guest.name}\n{guest.tail()}")
+    _fleet.clear()
+
+
+@pytest.fixture
+def ns(api: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace named after the test. It goes in the background: waiting for it would double the time of a run."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40].strip("-")
+    api.kubectl("create", "namespace", name)
+    yield name
+    if getattr(request.node, "failed", False):
+        print(api.kubectl("get", "mdep,tjob,deploy,job,pods", "-n", name, "-o", "wide"))
+        print(api.kubectl("get", "mdep,tjob", "-n", name, "-o", "yaml"))
+    api.kubectl("delete", "namespace", name, "--wait=false")
+
+
+Apply = Callable[..., None]
+
+
+@pytest.fixture
+def apply(api: Cluster, ns: str) -> Apply:
+    """Applies manifests to the test's namespace."""
+
+    def go(*manifests: dict[str, object], options: tuple[str, ...] = ()) -> None:
+        text = "---\n".join(yaml.safe_dump(manifest) for manifest in manifests)
+        api.kubectl("apply", "-n", ns, *options, "-f", "-", input=text)
+
+    return go
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def]
+    report = yield
+    if report.when == "call" and report.failed:
+        item.failed = True  # type: ignore[attr-defined]
+    return report
