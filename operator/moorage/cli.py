@@ -117,5 +117,16 @@ def crd_files() -> dict[str, str]:
 _GENERATED = "# Made by `make crds` from the pydantic models: change those.\n"
 
 
+class _Dumper(yaml.SafeDumper):
+    """Files inside of a ConfigMap as they are, line by line."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
 def dump(*documents: dict[str, Any]) -> str:
-    return yaml.safe_dump_all(documents, sort_keys=False, width=120, allow_unicode=True)
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)

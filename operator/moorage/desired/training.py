@@ -136,7 +136,7 @@ def _pod(tj: TrainingJob, defaults: Defaults) -> Manifest:
         "env": _env(tj),
         "envFrom": [{"secretRef": {"name": name}} for name in _secrets(tj)],
         "resources": pods.requirements(spec.resources, defaults),
-        "securityContext": pods.container_security(read_only=script is None),
+        "securityContext": pods.container_security(read_only=script is None or script.image is None),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [*data_mounts, *({**mount, "readOnly": True} for mount in library), *mounts],
     }
