@@ -23,9 +23,7 @@ def main(arguments: list[str]) -> None:
         elif options.command == "verify":
             fetch.verify(options.path, options.sha256)
         else:
-            if options.model:
-                fetch.verify(options.model, options.sha256)
-            triton_repository.lay_out(options.config, options.repository, options.name, options.version)
+            triton_repository.lay_out(options.config_dir, options.dest, options.name, options.version)
     except StoreError as error:
         termination.fail(error.code, error.reason, str(error))
     except OSError as error:
@@ -46,15 +44,11 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("path", type=Path)
     one.add_argument("--sha256", default="", help="empty: only that it exists")
 
-    env = os.environ.get
     one = commands.add_parser("triton-repository", help="lay out config.pbtxt and model.py for tritonserver")
-    one.add_argument("--config", type=Path, required=True, help="folder of the mounted ConfigMap")
-    one.add_argument("--repository", type=Path, default=Path("/models"))
-    one.add_argument("--name", default=env("MOORAGE_MODEL_NAME", ""))
-    one.add_argument("--version", default=env("MOORAGE_MODEL_VERSION") or "1")
-    model = env("MOORAGE_MODEL_PATH")
-    one.add_argument("--model", type=Path, default=Path(model) if model else None, help="checked to be there")
-    one.add_argument("--sha256", default=env("MOORAGE_MODEL_SHA256", ""), help="the model's, checked in place")
+    one.add_argument("--name", required=True, help="the model's name in the protocol")
+    one.add_argument("--version", default="1", help="a whole number, Triton knows no others")
+    one.add_argument("--config-dir", type=Path, required=True, help="the mounted ConfigMap of the ModelDeployment")
+    one.add_argument("--dest", type=Path, default=Path("/models"), help="the model repository")
     return parser
 
 

@@ -11,8 +11,6 @@ from moorage_store.errors import Misconfigured
 
 def lay_out(config: Path, repository: Path, name: str, version: str) -> None:
     """Writes the repository of one model; a second call with the same input changes nothing."""
-    if not name:
-        raise Misconfigured("the model needs a name: give --name or MOORAGE_MODEL_NAME")
     if not (version.isascii() and version.isdigit() and int(version) > 0):
         raise Misconfigured(f'Triton\'s versions are whole numbers from 1, not {version!r}: write version: "1"')
     if not (config / "config.pbtxt").is_file():

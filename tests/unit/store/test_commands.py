@@ -100,16 +100,16 @@ def test_triton_repository(tmp_path: Path) -> None:
     config.mkdir()
     (config / "config.pbtxt").write_text("backend: 'python'")
     (config / "model.py").write_text("# model")
-    arguments = ("triton-repository", "--config", config, "--repository", tmp_path / "models")
-    env = {"MOORAGE_MODEL_NAME": "digits", "MOORAGE_MODEL_VERSION": "3"}
+    arguments = ("triton-repository", "--config-dir", config, "--dest", tmp_path / "models", "--name", "digits")
     for _ in range(2):
-        code, output, _ = run(tmp_path, *arguments, **env)
+        code, output, _ = run(tmp_path, *arguments, "--version", "3")
         assert code == 0, output
     files = sorted(str(path.relative_to(tmp_path / "models")) for path in (tmp_path / "models").rglob("*.*"))
     assert files == ["digits/3/model.py", "digits/config.pbtxt"]
 
-    code, _, log = run(tmp_path, *arguments, "--version", "v3", **env)
+    code, _, log = run(tmp_path, *arguments, "--version", "v3")
     assert (code, log["reason"]) == (64, "InvalidConfiguration")
     assert "whole numbers" in log["message"]
-    code, _, log = run(tmp_path, *arguments, "--model", tmp_path / "absent", **env)
-    assert (code, log["reason"]) == (66, "ModelNotFound")
+    (config / "config.pbtxt").unlink()
+    code, _, log = run(tmp_path, *arguments)
+    assert (code, log["reason"]) == (64, "InvalidConfiguration")
