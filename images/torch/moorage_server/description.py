@@ -1,0 +1,99 @@
+"""Reads `moorage.yaml`, the optional description beside a model, and fits it to what the program itself says.
+
+The program knows shapes best; the file knows what tensors are called. What the two disagree on is an error of the
+model's, said at load time rather than with every request.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .failures import StartupError
+from .signature import ARRAYS, Dim, Signature, TensorSpec
+
+FILE = "moorage.yaml"
+
+
+@dataclass(frozen=True)
+class Description:
+    format: str | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def read(folder: Path) -> Description | None:
+    """The description in a model's folder; None where there is none."""
+    file = folder / FILE
+    if not file.is_file():
+        return None
+    try:
+        content = yaml.safe_load(file.read_bytes())
+    except yaml.YAMLError as error:
+        raise _mismatch(f"is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise _mismatch("must be a mapping with the keys format, inputs and outputs")
+    return Description(content.get("format"), _tensors(content, "inputs"), _tensors(content, "outputs"))
+
+
+def fit(described: tuple[TensorSpec, ...], program: tuple[TensorSpec, ...], kind: str) -> tuple[TensorSpec, ...]:
+    """The program's tensors, in its order, under the names and with the narrower shapes of the description."""
+    if not described:
+        return program
+    if len(described) != len(program):
+        raise _mismatch(f"lists {len(described)} {kind}, the model has {len(program)}: {_listing(program)}")
+    by_name = {spec.name: spec for spec in described}
+    if by_name.keys() == {spec.name for spec in program}:
+        described = tuple(by_name[spec.name] for spec in program)
+    return tuple(_narrow(mine, theirs, kind) for mine, theirs in zip(described, program, strict=True))
+
+
+def signature_of(description: Description) -> Signature:
+    """The description taken at its word, for a program that says nothing of its own."""
+    if not description.inputs or not description.outputs:
+        raise _mismatch("must list inputs and outputs: a TorchScript program does not say what it takes")
+    return Signature(description.inputs, description.outputs)
+
+
+def _narrow(described: TensorSpec, program: TensorSpec, kind: str) -> TensorSpec:
+    fits = len(described.dims) == len(program.dims) and all(
+        theirs.size == mine.size or (theirs.dynamic and theirs.low <= mine.size <= theirs.high)
+        for mine, theirs in zip(described.dims, program.dims, strict=True)
+    )
+    if not fits or described.datatype != program.datatype:
+        raise _mismatch(f"says of {kind} {described}, the model itself {program}")
+    dims = tuple(t if m.dynamic else m for m, t in zip(described.dims, program.dims, strict=True))
+    return replace(described, dims=dims)
+
+
+def _tensors(content: dict[str, Any], kind: str) -> tuple[TensorSpec, ...]:
+    entries = content.get(kind) or []
+    if not isinstance(entries, list):
+        raise _mismatch(f"{kind} must be a list of {{name, datatype, shape}}")
+    tensors = tuple(_tensor(entry, f"{kind}[{i}]") for i, entry in enumerate(entries))
+    if len({tensor.name for tensor in tensors}) != len(tensors):
+        raise _mismatch(f"{kind} must have names that differ: {_listing(tensors)}")
+    return tensors
+
+
+def _tensor(entry: Any, where: str) -> TensorSpec:
+    if not isinstance(entry, dict) or not entry.keys() >= {"name", "datatype", "shape"}:
+        raise _mismatch(f"{where} must have name, datatype and shape")
+    name, datatype, shape = entry["name"], entry["datatype"], entry["shape"]
+    if not isinstance(name, str) or not name:
+        raise _mismatch(f"{where}.name must be a string")
+    if datatype not in ARRAYS:
+        raise _mismatch(f"{where}.datatype is {datatype!r}; it may be {', '.join(ARRAYS)}")
+    if not isinstance(shape, list) or not all(type(size) is int and (size > 0 or size == -1) for size in shape):
+        raise _mismatch(f"{where}.shape must be a list of positive sizes, -1 for a dynamic one")
+    # Batch first: the leading -1 is the same dimension in every tensor. Others are nobody's business but their own.
+    return TensorSpec(name, datatype, tuple(Dim(s, "batch" if s < 0 and i == 0 else "") for i, s in enumerate(shape)))
+
+
+def _listing(tensors: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(str(tensor) for tensor in tensors)
+
+
+def _mismatch(what: str) -> StartupError:
+    return StartupError("FormatMismatch", f"{FILE} {what}")

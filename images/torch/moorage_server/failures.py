@@ -1,0 +1,40 @@
+"""What ends the server: it could not start, or its device broke. In words for the person who deployed the model.
+
+The reasons and exit codes are those of the contract; what goes wrong with a single request lives in `protocol` and
+`engine`.
+"""
+
+from moorage_store.termination import CONFIG, DATA, NO_INPUT
+
+FAILED = 1
+
+EXIT_CODES = {
+    "ModelNotFound": DATA,
+    "ModelCorrupt": DATA,
+    "DigestMismatch": DATA,
+    "FormatMismatch": DATA,
+    "UnsafeModel": DATA,
+    "AccessDenied": NO_INPUT,
+    "InvalidConfiguration": CONFIG,
+    # The device was asked for and is not there: a restart on the same node changes nothing.
+    "DeviceUnavailable": CONFIG,
+    # Out of memory and the unforeseen: worth another try.
+    "LoadFailed": FAILED,
+}
+
+
+class StartupError(Exception):
+    """The server cannot serve; `reason` is one of `EXIT_CODES`, `message` says what to do instead."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.reason]
+
+
+class DeviceLost(Exception):
+    """The device failed for good: nothing runs on it any more in this process."""

@@ -1,0 +1,190 @@
+"""From a path to a model in memory: find the file, check its digest and kind, load it, learn its signature.
+
+Every failure is a `StartupError` whose message says what to do. Nothing is unpickled except with `weights_only`;
+`archive` has looked at the rest of the file before torch does.
+"""
+
+import math
+import os
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from moorage_store.digest import sha256_of
+
+from . import archive, description
+from .failures import StartupError
+from .model import DTYPES, Model, first_line, leaves
+from .settings import Settings
+from .signature import Dim, Signature, TensorSpec
+from .threads import cpus
+
+FILES = {"TorchExport": "model.pt2", "TorchScript": "model.pt"}
+DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def load(settings: Settings) -> Model:
+    """The model that the settings name, checked, on its device and warm."""
+    # Where torch itself would unpickle with its restraints off, this setting of its own keeps them on.
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    torch.set_num_threads(cpus())
+    path = settings.model_path
+    try:
+        model = _load(settings, path, _device(settings.device))
+        limit = model.signature.batch.high if model.signature.batch else 1
+        model.warm_up([1, *({int(min(settings.max_batch_size, limit))} - {1})])
+    except StartupError:
+        raise
+    except PermissionError as error:
+        raise StartupError("AccessDenied", f"cannot read {error.filename}: {error.strerror}") from error
+    except pickle.UnpicklingError as error:
+        why = f"it holds a pickled object that only its own code could load; {archive.HOW_TO_EXPORT}"
+        raise StartupError("UnsafeModel", f"the model is refused: {why}") from error
+    except Exception as error:
+        if "PytorchStreamReader" in str(error):
+            raise StartupError("ModelCorrupt", f"{path} is damaged or cut short: {first_line(error)}") from error
+        raise StartupError("LoadFailed", f"cannot load {path}: {first_line(error)}") from error
+    return model
+
+
+def _load(settings: Settings, path: Path, device: str) -> Model:
+    wanted = settings.model_format
+    file = _find(path, wanted)
+    if settings.model_sha256 and (found := sha256_of(path)) != settings.model_sha256:
+        raise StartupError("DigestMismatch", f"expected sha256 {settings.model_sha256}, {path} has {found}")
+    _check_kind(file, wanted)
+    described = description.read(path) if path.is_dir() else None
+    if described and described.format not in (None, wanted):
+        message = f"{description.FILE} says format {described.format}, the server was told {wanted}"
+        raise StartupError("FormatMismatch", message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return (_load_export if wanted == "TorchExport" else _load_script)(file, described, device)
+
+
+def _device(wanted: str) -> str:
+    there = torch.cuda.is_available()
+    if wanted == "CUDA" and not there:
+        raise StartupError(
+            "DeviceUnavailable",
+            f"CUDA was asked for, but torch {torch.__version__} sees no CUDA device: "
+            "give the server a GPU, or set the device to Auto or CPU",
+        )
+    return "cuda" if there and wanted != "CPU" else "cpu"
+
+
+def _find(path: Path, wanted: str) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise StartupError("ModelNotFound", f"{path} does not exist")
+    if (file := path / FILES[wanted]).is_file():
+        return file
+    for other, name in FILES.items():
+        if (path / name).is_file():
+            raise StartupError("FormatMismatch", f"{path} holds {name}, which is {other}; set the format to {other}")
+    found = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) or "nothing"
+    raise StartupError("ModelNotFound", f"{path} holds no {FILES[wanted]}; it holds {found}")
+
+
+def _check_kind(file: Path, wanted: str) -> None:
+    kind = archive.kind_of(file)
+    if kind == "pickle":
+        raise StartupError(
+            "UnsafeModel",
+            f"{file.name} is a pickle (torch.save), which can run any code when it is loaded, so it is refused; "
+            f"{archive.HOW_TO_EXPORT}",
+        )
+    if kind == "unknown":
+        message = f"{file.name} is neither a torch.export archive nor TorchScript; {archive.HOW_TO_EXPORT}"
+        raise StartupError("FormatMismatch", message)
+    if kind != wanted:
+        message = f"{file.name} is {kind}, the server was told {wanted}; set the format to {kind}"
+        raise StartupError("FormatMismatch", message)
+
+
+def _load_export(file: Path, described: description.Description | None, device: str) -> Model:
+    archive.check_export(file)
+    # What torch.export.load calls, without its way back to an older format that `archive` does not check.
+    from torch.export.pt2_archive._package import load_pt2
+
+    program = load_pt2(str(file)).exported_programs["model"]
+    if device != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)
+    signature = _signature(program)
+    if described:
+        signature = Signature(
+            description.fit(described.inputs, signature.inputs, "inputs"),
+            description.fit(described.outputs, signature.outputs, "outputs"),
+        )
+    # Guards are Python source out of the file. Names, datatypes and shapes are checked with every request instead,
+    # and at a third of what torch's own check of them costs per call.
+    module = program.module(check_guards=False)
+    module.validate_inputs = False  # type: ignore[assignment]
+    in_spec = program.call_spec.in_spec
+
+    def forward(tensors: list[torch.Tensor]) -> Any:
+        args, kwargs = pytree.tree_unflatten(tensors, in_spec)
+        return module(*args, **kwargs)
+
+    given = pytree.tree_leaves(program.example_inputs) if program.example_inputs else []
+    examples = {spec.name: list(tensor.shape) for spec, tensor in zip(signature.inputs, given, strict=False)}
+    return Model(signature, device, forward, examples=examples)
+
+
+def _signature(program: torch.export.ExportedProgram) -> Signature:
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    bounds = {str(symbol): bound for symbol, bound in program.range_constraints.items()}
+
+    def spec(name: str, value: Any, kind: str) -> TensorSpec:
+        if not isinstance(value, torch.Tensor):
+            message = f"{kind} {name} is not a tensor; export a model that takes and gives tensors only"
+            raise StartupError("FormatMismatch", message)
+        if value.dtype not in DATATYPES:
+            raise StartupError("FormatMismatch", f"{kind} {name} is {value.dtype}, which the protocol does not have")
+        return TensorSpec(name, DATATYPES[value.dtype], tuple(dim(size) for size in value.shape))
+
+    def dim(size: int | torch.SymInt) -> Dim:
+        if isinstance(size, int):
+            return Dim(size)
+        low, high = 1, math.inf
+        if bound := bounds.get(str(size)):
+            low = max(1, int(bound.lower)) if bound.lower.is_Integer else 1
+            high = int(bound.upper) if bound.upper.is_Integer else math.inf
+        return Dim(-1, str(size), low, high)
+
+    taken, given = program.graph_signature.user_inputs, list(program.graph_signature.user_outputs)
+    inputs = tuple(spec(str(name), values.get(str(name)), "input") for name in taken)
+    named = leaves(pytree.tree_unflatten(given, program.call_spec.out_spec))
+    return Signature(inputs, tuple(spec(name, values.get(str(node)), "output") for name, node in named))
+
+
+def _load_script(file: Path, described: description.Description | None, device: str) -> Model:
+    if described is None:
+        raise StartupError(
+            "FormatMismatch",
+            f"a TorchScript program does not say what it takes: put a {description.FILE} beside {FILES['TorchScript']} "
+            "with inputs and outputs as lists of {name, datatype, shape}, or export the model with torch.export",
+        )
+    signature = description.signature_of(described)
+    archive.check_script(file)
+    module = torch.jit.load(str(file), map_location=device).eval()  # type: ignore[no-untyped-call]
+    schema = module.forward.schema
+    takes = [argument.name for argument in schema.arguments[1:]]
+    names = [spec.name for spec in signature.inputs]
+    if len(takes) != len(names):
+        message = f"{description.FILE} lists inputs {names}, the program takes {takes}"
+        raise StartupError("FormatMismatch", message)
+    # By name where the names are the program's own, else by order.
+    order = [names.index(name) for name in takes] if set(takes) == set(names) else range(len(takes))
+
+    def forward(tensors: list[torch.Tensor]) -> Any:
+        return module(*(tensors[i] for i in order))
+
+    return Model(signature, device, forward, by_name="Dict" in str(schema.returns[0].type))

@@ -1,0 +1,131 @@
+"""The server's Prometheus metrics; their names are in the contract and the scaler reads them.
+
+What changes with every request costs a counter and a histogram; what can be asked of the living server (requests in
+flight, queue) is read when Prometheus scrapes.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class InFlight:
+    """Requests waiting or running, and the exact integral of their number over time."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._since = clock()
+        self._seconds = 0.0
+        self.now = 0
+        self.none = asyncio.Event()
+        self.none.set()
+
+    @property
+    def seconds(self) -> float:
+        """The integral up to this moment, so that a request which takes hours counts before it ends."""
+        self._turn(0)
+        return self._seconds
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        self._turn(+1)
+        try:
+            yield
+        finally:
+            self._turn(-1)
+
+    def _turn(self, change: int) -> None:
+        time = self._clock()
+        self._seconds += self.now * (time - self._since)
+        self._since = time
+        self.now += change
+        if change:
+            self.none.clear() if self.now else self.none.set()
+
+
+class Metrics:
+    def __init__(self, model: str, version: str) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._labels = {"model": model, "version": version}
+        self._registry = registry = CollectorRegistry()
+        self.in_flight = InFlight()
+        self.queue_size: Callable[[], int] = lambda: 0
+        self._requests = Counter(
+            "moorage_server_requests_total",
+            "Inference requests by HTTP status; 499 where the client went away first.",
+            ["model", "version", "code"],
+            registry=registry,
+        )
+        self._codes: dict[int, Counter] = {}
+        self._duration = Histogram(
+            "moorage_server_request_duration_seconds",
+            "Time of an inference request in the server, from its headers to its answer.",
+            ["model", "version"],
+            buckets=_SECONDS,
+            registry=registry,
+        ).labels(**self._labels)
+        self.batch_size = Histogram(
+            "moorage_server_batch_size", "Rows that went through the model together.", buckets=_ROWS, registry=registry
+        )
+        self.load_seconds = Gauge(
+            "moorage_server_model_load_seconds", "Time to check, load and warm up the model.", registry=registry
+        )
+        self._info = Gauge(
+            "moorage_server_model_info",
+            "The model being served; always 1.",
+            ["model", "version", "format", "sha256", "device"],
+            registry=registry,
+        )
+        registry.register(_Live(self))
+        ProcessCollector(registry=registry)
+
+    def answered(self, code: int, seconds: float) -> None:
+        counter = self._codes.get(code)
+        if counter is None:
+            counter = self._codes[code] = self._requests.labels(**self._labels, code=str(code))
+        counter.inc()
+        self._duration.observe(seconds)
+
+    def loaded(self, seconds: float, format: str, sha256: str, device: str) -> None:
+        self.load_seconds.set(seconds)
+        self._info.labels(**self._labels, format=format, sha256=sha256, device=device).set(1)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Body and content type for a scrape."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+
+class _Live(Collector):
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
+        in_flight = self._metrics.in_flight
+        yield GaugeMetricFamily(
+            "moorage_server_requests_in_flight", "Inference requests waiting or running.", value=in_flight.now
+        )
+        yield CounterMetricFamily(
+            "moorage_server_in_flight_seconds_total",
+            "Integral of the requests in flight over time: its rate is the exact mean concurrency.",
+            value=in_flight.seconds,
+        )
+        yield GaugeMetricFamily(
+            "moorage_server_queue_size", "Requests waiting for a batch.", value=self._metrics.queue_size()
+        )

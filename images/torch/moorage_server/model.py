@@ -1,0 +1,114 @@
+"""One PyTorch model in memory: arrays in, arrays out, on the thread that calls.
+
+Knows torch and nothing of requests: batches are the engine's, JSON the protocol's, and where the model came from is
+`load`'s.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from .failures import DeviceLost, StartupError
+from .signature import ARRAYS, Array, Signature, TensorSpec
+
+DTYPES = {
+    "BOOL": torch.bool, "UINT8": torch.uint8, "UINT16": torch.uint16, "UINT32": torch.uint32, "UINT64": torch.uint64,
+    "INT8": torch.int8, "INT16": torch.int16, "INT32": torch.int32, "INT64": torch.int64,
+    "FP16": torch.float16, "BF16": torch.bfloat16, "FP32": torch.float32, "FP64": torch.float64,
+}  # fmt: skip
+
+
+@dataclass
+class Model:
+    signature: Signature
+    device: str
+    forward: Callable[[list[torch.Tensor]], Any]
+    # Whether outputs are told apart by the program's own names (a dict) or by their order.
+    by_name: bool = False
+    # Sizes each input was exported with: the best guess for dimensions that are free.
+    examples: dict[str, list[int]] = field(default_factory=dict)
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """The outputs in the order of the signature. BF16, which numpy lacks, comes as float32."""
+        try:
+            with torch.inference_mode():
+                tensors = [
+                    torch.from_numpy(array).to(self.device, DTYPES[spec.datatype])
+                    for array, spec in zip(inputs, self.signature.inputs, strict=True)
+                ]
+                return [to_array(tensor) for tensor in self._pick(dict(leaves(self.forward(tensors))))]
+        except torch.AcceleratorError as error:
+            # CUDA remembers: after a failed kernel every later call of this process fails too.
+            raise DeviceLost(first_line(error)) from error
+
+    def _pick(self, given: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        names = [spec.name for spec in self.signature.outputs]
+        if self.by_name and given.keys() >= set(names):
+            return [given[name] for name in names]
+        if self.by_name or len(given) != len(names):
+            raise ValueError(f"the model gives outputs {list(given)}, its description says {names}")
+        return list(given.values())
+
+    def warm_up(self, rows: Sequence[int]) -> None:
+        """Runs zeros of each batch size, so that no request pays for first times, and checks what comes out."""
+        for count in rows if self.signature.batch else rows[:1]:
+            inputs = [np.zeros(self._sizes(spec, count), ARRAYS[spec.datatype]) for spec in self.signature.inputs]
+            try:
+                outputs = self.run(inputs)
+            except Exception as error:
+                if self._guesses():
+                    return  # the failure may be the guess's, not the model's
+                shapes = [list(array.shape) for array in inputs]
+                message = f"the model fails on zeros of shape {shapes}: {first_line(error)}"
+                raise StartupError("LoadFailed", message) from error
+            for spec, array in zip(self.signature.outputs, outputs, strict=True):
+                _check_output(spec, array)
+
+    def _sizes(self, spec: TensorSpec, rows: int) -> list[int]:
+        sizes = self.examples.get(spec.name) or [dim.low if dim.dynamic else dim.size for dim in spec.dims]
+        return [rows, *sizes[1:]] if self.signature.batch else sizes
+
+    def _guesses(self) -> bool:
+        return any(
+            dim.dynamic
+            for spec in self.signature.inputs
+            if spec.name not in self.examples
+            for dim in spec.dims[1 if self.signature.batch else 0 :]
+        )
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """What a model returns, by name: keys of dicts, fields or places of tuples, `output` for a single tensor."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield from leaves(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, tuple | list):
+        for i, child in enumerate(value):
+            yield from leaves(child, f"{path or 'output'}_{i}")
+    elif value is not None:
+        yield path or "output", value
+
+
+def to_array(tensor: torch.Tensor) -> Array:
+    if tensor.dtype is torch.bfloat16:
+        tensor = tensor.float()
+    array: Array = tensor.detach().cpu().contiguous().numpy()
+    return array
+
+
+def first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _check_output(spec: TensorSpec, array: Array) -> None:
+    fits = array.ndim == len(spec.dims) and all(
+        dim.dynamic or dim.size == size for dim, size in zip(spec.dims, array.shape, strict=True)
+    )
+    if not fits or array.dtype != ARRAYS[spec.datatype]:
+        raise StartupError(
+            "FormatMismatch", f"output {spec} is described, the model gives {array.dtype} {list(array.shape)}"
+        )

@@ -1,0 +1,196 @@
+"""The Open Inference Protocol's JSON: bodies to arrays and arrays to bodies, checked against a model's signature.
+
+Pure: no I/O, no torch, no HTTP. A request that does not fit is a `BadRequest` whose message names the tensor and says
+what was expected. In answers a NaN or an infinity is `null`, for JSON has neither; in requests `null` is refused.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from .signature import ARRAYS, Array, Signature, TensorSpec
+
+
+class BadRequest(Exception):
+    """The client's mistake, in words for the client."""
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    id: str
+    inputs: list[Array]  # in the order of the signature
+    outputs: list[int]  # places in the signature, in the order asked for
+    rows: int
+
+
+def parse_request(body: bytes, signature: Signature) -> InferRequest:
+    try:
+        request = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from None
+    if not isinstance(request, dict) or not isinstance(request.get("inputs"), list):
+        raise BadRequest('the body must be a JSON object with "inputs", a list of tensors')
+    if not isinstance(id := request.get("id", ""), str):
+        raise BadRequest('"id" must be a string')
+    inputs = _inputs(request["inputs"], signature)
+    _check_symbols(inputs, signature)
+    rows = inputs[0].shape[0] if signature.batch else 1
+    return InferRequest(id, inputs, _wanted(request.get("outputs"), signature), rows)
+
+
+def _inputs(entries: list[Any], signature: Signature) -> list[Array]:
+    named: dict[str, dict[str, Any]] = {}
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(name := entry.get("name"), str):
+            raise BadRequest(f"inputs[{i}] must be an object with a name, a datatype, a shape and data")
+        if name in named:
+            raise BadRequest(f"input {_quote(name)} is given twice")
+        named[name] = entry
+    known = [spec.name for spec in signature.inputs]
+    if unknown := [name for name in named if name not in known]:
+        raise BadRequest(f"the model has no input {_quote(unknown[0])}; it takes {_listing(signature.inputs)}")
+    if missing := [spec for spec in signature.inputs if spec.name not in named]:
+        raise BadRequest(f"input {missing[0]} is missing")
+    return [_tensor(named[spec.name], spec) for spec in signature.inputs]
+
+
+def _tensor(entry: dict[str, Any], spec: TensorSpec) -> Array:
+    what = f"input {spec.name!r}"
+    if (datatype := entry.get("datatype")) != spec.datatype:
+        raise BadRequest(f"{what} has datatype {_quote(datatype)}, the model takes {spec.datatype}")
+    shape = entry.get("shape")
+    if not isinstance(shape, list) or not all(type(size) is int for size in shape):
+        raise BadRequest(f"{what} has shape {_quote(shape)}; it must be a list of integers that fits {spec.shape}")
+    if not _fits(shape, spec):
+        raise BadRequest(f"{what} has shape {_quote(shape)}, the model takes {_shape(spec)}")
+    if "data" not in entry:
+        if "binary_data_size" in _parameters(entry, what):
+            raise BadRequest(f'{what} is sent as binary data, which this server does not take; send "data" as JSON')
+        raise BadRequest(f'{what} has no "data"')
+    if not isinstance(entry["data"], list):
+        raise BadRequest(f'{what}: "data" must be a list of {spec.datatype} values')
+    return _array(entry["data"], shape, spec, what)
+
+
+def _fits(shape: Sequence[int], spec: TensorSpec) -> bool:
+    return len(shape) == len(spec.dims) and all(
+        dim.low <= size <= dim.high if dim.dynamic else size == dim.size
+        for size, dim in zip(shape, spec.dims, strict=True)
+    )
+
+
+def _array(data: list[Any], shape: list[int], spec: TensorSpec, what: str) -> Array:
+    try:
+        array: Array = np.array(data)
+    except ValueError:
+        raise BadRequest(f"{what}: the lists in its data have unequal lengths") from None
+    want = ARRAYS[spec.datatype]
+    if array.dtype.kind not in {"b": "b", "f": "iuf"}.get(want.kind, "iu") and array.size:
+        raise BadRequest(f"{what}: its data must be {_WORDS[want.kind]} that fit {spec.datatype}, and nothing else")
+    size = math.prod(shape)
+    if array.size != size or (array.ndim != 1 and list(array.shape) != shape):
+        got = list(array.shape) if array.ndim != 1 else f"{array.size} values"
+        raise BadRequest(f"{what}: its data has {got}, the shape {shape} needs {size}, flat or nested alike")
+    if want.kind in "iu" and size:
+        bounds = np.iinfo(want)
+        if int(array.min()) < bounds.min or int(array.max()) > bounds.max:
+            raise BadRequest(f"{what}: its data goes beyond {spec.datatype}, which is {bounds.min} to {bounds.max}")
+    with np.errstate(over="ignore"):
+        cast = array.astype(want).reshape(shape)
+    if want.kind == "f" and not np.isfinite(cast).all():
+        raise BadRequest(f"{what}: its data goes beyond {spec.datatype}")
+    return cast
+
+
+_WORDS = {"b": "true and false", "f": "numbers", "i": "integers", "u": "integers"}
+
+
+def _check_symbols(inputs: list[Array], signature: Signature) -> None:
+    seen: dict[str, tuple[int, str]] = {}
+    for spec, array in zip(signature.inputs, inputs, strict=True):
+        for i, (dim, size) in enumerate(zip(spec.dims, array.shape, strict=True)):
+            if not dim.dynamic or not dim.symbol:
+                continue
+            first, where = seen.setdefault(dim.symbol, (size, f"dimension {i} of {spec.name!r}"))
+            if first != size:
+                raise BadRequest(
+                    f"dimension {i} of {spec.name!r} is {size}, but {where} is {first}: they must be equal"
+                )
+
+
+def _wanted(outputs: Any, signature: Signature) -> list[int]:
+    places = {spec.name: i for i, spec in enumerate(signature.outputs)}
+    if not outputs:
+        return list(places.values())
+    if not isinstance(outputs, list) or not all(
+        isinstance(o, dict) and isinstance(o.get("name"), str) for o in outputs
+    ):
+        raise BadRequest('"outputs" must be a list of objects with a name')
+    for output in outputs:
+        if output["name"] not in places:
+            raise BadRequest(
+                f"the model has no output {_quote(output['name'])}; it gives {_listing(signature.outputs)}"
+            )
+        if _parameters(output, f"output {output['name']!r}").get("classification"):
+            raise BadRequest(f"output {output['name']!r}: the classification extension is not supported")
+    return [places[name] for name in dict.fromkeys(output["name"] for output in outputs)]
+
+
+def _parameters(entry: dict[str, Any], what: str) -> dict[str, Any]:
+    parameters = entry.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise BadRequest(f'{what}: "parameters" must be an object')
+    return parameters
+
+
+def answer(model: str, version: str, request: InferRequest, outputs: Sequence[Array], signature: Signature) -> bytes:
+    """The answer's body; `outputs` are in the order of the signature."""
+    body: dict[str, Any] = {"model_name": model, "model_version": version}
+    if request.id:
+        body["id"] = request.id
+    body["outputs"] = [
+        {
+            "name": signature.outputs[i].name,
+            "datatype": signature.outputs[i].datatype,
+            "shape": list(outputs[i].shape),
+            "data": outputs[i].reshape(-1),
+        }
+        for i in request.outputs
+    ]
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def metadata(model: str, version: str, platform: str, signature: Signature) -> dict[str, Any]:
+    return {
+        "name": model,
+        "versions": [version],
+        "platform": platform,
+        "inputs": [_described(spec) for spec in signature.inputs],
+        "outputs": [_described(spec) for spec in signature.outputs],
+    }
+
+
+def _described(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
+
+
+def _shape(spec: TensorSpec) -> str:
+    bounds = [
+        f"dimension {i} from {dim.low} to {dim.high}" if dim.high < math.inf else f"dimension {i} from {dim.low}"
+        for i, dim in enumerate(spec.dims)
+        if dim.dynamic
+    ]
+    return f"{spec.shape}" + (f" ({', '.join(bounds)})" if bounds else "")
+
+
+def _listing(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(str(spec) for spec in specs)
+
+
+def _quote(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

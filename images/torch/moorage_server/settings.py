@@ -1,0 +1,89 @@
+"""The server's settings, from the environment alone: `docs/contracts.md` lists them with their defaults.
+
+A value that makes no sense ends the server before anything else happens, naming the variable and what it may be.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .failures import StartupError
+
+FORMATS = ("TorchExport", "TorchScript")
+DEVICES = ("Auto", "CPU", "CUDA")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True)
+class Settings:
+    model_path: Path
+    model_name: str
+    model_version: str = "1"
+    model_format: str = "TorchExport"
+    model_sha256: str = ""
+    device: str = "Auto"
+    max_batch_size: int = 64
+    # No wait by default: what arrives while a batch runs makes the next batch, so load makes batches by itself.
+    max_queue_delay_microseconds: int = 0
+    max_queue_size: int = 1024
+    max_body_bytes: int = 64 * 1024 * 1024
+    drain_timeout_seconds: int = 30
+    http_port: int = 8080
+    metrics_port: int = 8082
+    log_level: str = "info"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "Settings":
+        # Kubernetes gives an unset optional value as an empty string as often as not at all.
+        given = _Environment({name: value.strip() for name, value in env.items() if value.strip()})
+        return cls(
+            model_path=Path(given.text("MOORAGE_MODEL_PATH")),
+            model_name=given.text("MOORAGE_MODEL_NAME"),
+            model_version=given.text("MOORAGE_MODEL_VERSION", cls.model_version),
+            model_format=given.choice("MOORAGE_MODEL_FORMAT", FORMATS, cls.model_format),
+            model_sha256=given.digest("MOORAGE_MODEL_SHA256"),
+            device=given.choice("MOORAGE_DEVICE", DEVICES, cls.device),
+            max_batch_size=given.integer("MOORAGE_MAX_BATCH_SIZE", cls.max_batch_size, 1, 1 << 20),
+            max_queue_delay_microseconds=given.integer(
+                "MOORAGE_MAX_QUEUE_DELAY_MICROSECONDS", cls.max_queue_delay_microseconds, 0, 10_000_000
+            ),
+            max_queue_size=given.integer("MOORAGE_MAX_QUEUE_SIZE", cls.max_queue_size, 1, 1 << 20),
+            max_body_bytes=given.integer("MOORAGE_MAX_BODY_BYTES", cls.max_body_bytes, 1024, 1 << 40),
+            drain_timeout_seconds=given.integer("MOORAGE_DRAIN_TIMEOUT_SECONDS", cls.drain_timeout_seconds, 0, 86400),
+            http_port=given.integer("MOORAGE_HTTP_PORT", cls.http_port, 0, 65535),
+            metrics_port=given.integer("MOORAGE_METRICS_PORT", cls.metrics_port, 0, 65535),
+            log_level=given.choice("MOORAGE_LOG_LEVEL", LOG_LEVELS, cls.log_level),
+        )
+
+
+class _Environment:
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+
+    def text(self, name: str, default: str = "") -> str:
+        value = self._env.get(name, default)
+        if not value:
+            raise _invalid(f"{name} is not set")
+        return value
+
+    def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
+        value = self._env.get(name, default)
+        if value not in choices:
+            raise _invalid(f"{name} is {value!r}; it may be {', '.join(choices)}")
+        return value
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        value = self._env.get(name, str(default))
+        if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
+            raise _invalid(f"{name} is {value!r}; it must be an integer from {low} to {high}")
+        return int(value)
+
+    def digest(self, name: str) -> str:
+        value = self._env.get(name, "").lower().removeprefix("sha256:")
+        if value and (len(value) != 64 or set(value) - set("0123456789abcdef")):
+            raise _invalid(f"{name} is {value!r}; it must be 64 hexadecimal digits, or empty")
+        return value
+
+
+def _invalid(message: str) -> StartupError:
+    return StartupError("InvalidConfiguration", message)

@@ -1,0 +1,71 @@
+"""What a model takes and gives: names, datatypes and shapes, as the Open Inference Protocol speaks of them.
+
+Data only. `description` reads one from `moorage.yaml`, `model` from a program, `protocol` checks requests against it.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# The protocol's datatypes that a tensor can have, and the arrays they travel in between the edge and the model (numpy
+# has no bfloat16). BYTES is missing: torch has no tensors of strings.
+ARRAYS: dict[str, np.dtype[Any]] = {
+    name: np.dtype(array)
+    for name, array in {
+        "BOOL": np.bool_,
+        "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
+        "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
+        "FP16": np.float16, "BF16": np.float32, "FP32": np.float32, "FP64": np.float64,
+    }.items()
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Dim:
+    """One dimension: a fixed size, or -1 with the sizes it may have.
+
+    Dimensions of equal `symbol` must have equal sizes in one request (the batch of two inputs, say).
+    """
+
+    size: int
+    symbol: str = ""
+    low: int = 1
+    high: float = math.inf
+
+    @property
+    def dynamic(self) -> bool:
+        return self.size < 0
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    name: str
+    datatype: str
+    dims: tuple[Dim, ...]
+
+    @property
+    def shape(self) -> list[int]:
+        return [dim.size for dim in self.dims]
+
+    def __str__(self) -> str:
+        return f"{self.name!r} {self.datatype} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Signature:
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def batch(self) -> Dim | None:
+        """The first dimension, where rows of several requests may go through the model together; else None."""
+        tensors = (*self.inputs, *self.outputs)
+        firsts = [tensor.dims[0] for tensor in tensors if tensor.dims]
+        together = len(firsts) == len(tensors) and all(first.dynamic for first in firsts)
+        if not together or len({first.symbol for first in firsts}) != 1:
+            return None
+        return replace(firsts[0], low=max(f.low for f in firsts), high=min(f.high for f in firsts))
