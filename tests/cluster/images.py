@@ -11,7 +11,6 @@ import platform
 import re
 import shutil
 import tempfile
-import tomllib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from cluster.commands import run
 from cluster.interface import ClusterError
 from cluster.names import CHECKOUT as ROOT
 from cluster.progress import Progress
+from moorage import __version__
 
 REGISTRY = "ghcr.io/moorage"
 BASE = "docker.io/library/python:3.11-slim-bookworm"
@@ -178,7 +178,6 @@ def locked(name: str) -> str:
 
 def operator_only() -> list[str]:
     """Dependencies of the project that neither the server nor the trainer asks for."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     def names(requirements: Iterable[str]) -> set[str]:
         return {name for requirement in requirements for name in re.findall(r"^[\w.-]+", requirement)}
@@ -206,11 +205,10 @@ def uv() -> str:
 
 def provenance() -> dict[str, str]:
     """Build arguments that tell of an image's origin. They are no input: a commit alone makes no new image."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     revision = "unknown"
     with suppress(ClusterError):  # no git, or no repository: a source archive
         revision = run("git", "-C", ROOT, "rev-parse", "HEAD").strip()
-    return {"VERSION": project["version"], "REVISION": revision}
+    return {"VERSION": __version__, "REVISION": revision}
 
 
 def need_room(folder: Path, wheel: Path | None) -> None:
