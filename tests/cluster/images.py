@@ -11,6 +11,7 @@ import platform
 import re
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -182,6 +183,7 @@ def operator_only() -> list[str]:
     def names(requirements: Iterable[str]) -> set[str]:
         return {name for requirement in requirements for name in re.findall(r"^[\w.-]+", requirement)}
 
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = names(line for extra in EXTRAS for line in project["optional-dependencies"][extra])
     return sorted(names(project["dependencies"]) - wanted)
 
