@@ -66,7 +66,8 @@ class Recipe(Model):
     features: Annotated[list[Column], Field(max_length=4096, json_schema_extra=ATOMIC)] = Field(default_factory=list)
     """Input: the one array of an .npz, or columns of .csv or .parquet. Default: everything but the target."""
     target: Column
-    """What is to be predicted: an array of the .npz, or a column."""
+    """What is to be predicted: an array of the .npz, or a column. Quote it in YAML where it is "y", which else
+    means true."""
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 30
     """Passes over the training data. Default 30."""
     batch_size: Annotated[int, Field(ge=1, le=1 << 24)] = 64
