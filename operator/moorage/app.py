@@ -177,6 +177,7 @@ class Operator:
         settings, queue = self._settings, WorkQueue()
         telemetry.LEADER.set(1)
         # Every long-lived task of ours begins before kopf's: on its way out kopf cancels all that came after it.
+        self._spawn("stop", self._wait_for_stop())
         self._spawn("lease", election.hold())
         resync = Resync(client, self._store, queue, settings.namespaces)
         await self._first_list(resync)
@@ -236,15 +237,19 @@ class Operator:
         self._all_watching_by = time.monotonic() + WATCHES_START
 
     async def _until_something_ends(self) -> None:
-        stop = asyncio.create_task(self._stop.wait(), name="stop")
         assert self._kopf is not None
-        done, _ = await asyncio.wait({stop, self._kopf, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {stop}:
+        done, _ = await asyncio.wait({self._kopf, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+        if self._stop.is_set():
+            return
+        for task in done:
             # None of them ends by itself, so whatever it says is why we end.
-            error = task.exception()
+            error = None if task.cancelled() else task.exception()
             if isinstance(error, LeaseLost | Trouble):
                 raise error
             raise Trouble(f"{task.get_name()} ended: {error!r}") from error
+
+    async def _wait_for_stop(self) -> None:
+        await self._stop.wait()
 
     async def _wind_up(self, election: Election) -> None:
         for task in self._tasks:

@@ -1,11 +1,12 @@
 """One API server for all of these tests, with the CRDs and the chart's rights; operators as processes beside it."""
 
+import json
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from cluster import Cluster
 from support import deploy
@@ -60,7 +61,9 @@ def fleet(_fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[Fleet]:
 @pytest.fixture
 def ns(api: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace named after the test. It goes in the background: waiting for it would double the time of a run."""
-    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40].strip("-")
+    readable = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower().removeprefix("test_"))[:36].strip("-")
+    # The same test may be run again while its former namespace is still on its way out.
+    name = f"{readable}-{secrets.token_hex(2)}"
     api.kubectl("create", "namespace", name)
     yield name
     if getattr(request.node, "failed", False):
@@ -77,8 +80,8 @@ def apply(api: Cluster, ns: str) -> Apply:
     """Applies manifests to the test's namespace."""
 
     def go(*manifests: dict[str, object], options: tuple[str, ...] = ()) -> None:
-        text = "---\n".join(yaml.safe_dump(manifest) for manifest in manifests)
-        api.kubectl("apply", "-n", ns, *options, "-f", "-", input=text)
+        together = {"apiVersion": "v1", "kind": "List", "items": manifests}
+        api.kubectl("apply", "-n", ns, *options, "-f", "-", input=json.dumps(together))
 
     return go
 

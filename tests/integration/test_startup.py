@@ -93,7 +93,7 @@ def test_a_restart_of_the_api_server_is_survived(api: Cluster, fleet, ns: str, a
     deploy.wait_for_condition(api, "mdep", "digits", "Ready", namespace=ns)
     server = api.programs.get("kube-apiserver")  # type: ignore[attr-defined]
     assert server is not None
-    os.kill(server, signal.SIGKILL)
+    os.kill(server.pid, signal.SIGKILL)
     time.sleep(1)
     api.up(Progress())
     api.kubectl("scale", "mdep", "digits", "-n", ns, "--replicas=2")

@@ -143,7 +143,8 @@ def test_what_training_made_is_served(api: Cluster, operator: OperatorProcess, n
     assert second["metadata"]["uid"] == first["metadata"]["uid"]
     assert second["metadata"]["generation"] > first["metadata"]["generation"]
 
-    api.kubectl("delete", "tjob", "run2", "run1", "-n", ns)
+    api.kubectl("delete", "tjob", "run1", "-n", ns)
+    api.kubectl("delete", "tjob", "run2", "-n", ns)
     deploy.eventually(lambda: not pods(api, ns, "run2"), 20, "the trainings are gone")
     assert served(api, ns).get("trainingJob") == "run2", "a model outlives the TrainingJob that made it"
     assert deploy.get(api, "deployment", "digits", ns) is not None

@@ -29,8 +29,9 @@ from moorage.reconcile.replicas import Replicas
 from moorage.reconcile.resync import Resync
 from moorage.reconcile.serving import Serving
 from moorage.reconcile.statuses import merge_patch, transitions
-from moorage.reconcile.store import Object, Store
+from moorage.reconcile.store import Object, Store, version
 from moorage.reconcile.training import Training
+from moorage.reconcile.triggers import keys_for
 from moorage.settings import Settings
 
 log = structlog.get_logger()
@@ -95,9 +96,6 @@ class Reconciler:
                 again = await self.reconcile(key)
         except NamespaceTerminating:
             self._queue.forget(key)
-        except NotFound as error:
-            # The resource went while we worked on it, which a watch tells; or its namespace, which tells as much.
-            self._failed(key, "NotFound", error.message, at_least=1)
         except Conflict as error:
             self._failed(key, "Conflict", error.message, quiet=True)
         except Transient as error:
@@ -151,11 +149,17 @@ class Reconciler:
         key = key_of(obj)
         # With the version we judged by: the status of one life must not land on the next one of the same name.
         body = {"metadata": {"resourceVersion": obj["metadata"]["resourceVersion"]}, "status": patch}
-        answer = await self._client.patch_status(BY_KIND[key.kind], key.namespace, key.name, body)
+        try:
+            answer = await self._client.patch_status(BY_KIND[key.kind], key.namespace, key.name, body)
+        except NotFound:
+            return  # it was deleted while we worked on it
         if self._store.put(answer):
             self._store.owe(answer)
-        else:
-            log.warning("a status was not stored as it was sent", fields=sorted(patch))
+            # The watch's echo will be no news any more, so whoever follows this resource hears of it from here.
+            for follower in set(keys_for(self._store, obj, answer)) - {key}:
+                self._queue.add(follower)
+        if version(answer) == version(obj):
+            log.warning("a status is not stored as it was sent", fields=sorted(patch))
         for told in transitions(old, status):
             log.info("turned", reason=told.reason, note=told.note)
             await self._recorder.record(obj, told.type, told.reason, told.note, told.action)

@@ -14,6 +14,8 @@ from moorage.api.conditions import Condition, find
 # Conditions whose change is worth an Event. Progressing and Running follow from these and would only double them.
 TOLD = ("Stalled", "ModelLoaded", "CapacityAvailable", "ScalingActive", "Ready", "Succeeded", "Running")
 BAD_WHEN_TRUE = {"Stalled"}
+# That it no longer runs is told by what it came to.
+TOLD_WHEN_TRUE = {"Running"}
 
 
 def merge_patch(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def transitions(old: dict[str, Any], new: dict[str, Any]) -> list[Told]:
 
 
 def _tells(before: Condition | None, now: Condition) -> bool:
-    if now["type"] not in TOLD:
+    if now["type"] not in TOLD or (now["type"] in TOLD_WHEN_TRUE and now["status"] != "True"):
         return False
     was, is_ = (before or {}).get("status", "Unknown"), now["status"]
     if was != is_:

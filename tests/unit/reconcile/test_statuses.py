@@ -62,6 +62,12 @@ def test_stalled_is_bad_when_true_and_good_news_when_over() -> None:
     assert told(status(Stalled=("True", "NameConflict")), status(Stalled=("False", "Fine"))) == [("Normal", "Fine")]
 
 
+def test_the_end_of_a_training_is_one_event() -> None:
+    before = status(Succeeded=("Unknown", "Running"), Running=("True", "Running"))
+    after = status(Succeeded=("True", "Succeeded"), Running=("False", "Succeeded"))
+    assert told(before, after) == [("Normal", "Succeeded")]
+
+
 def test_the_same_trouble_in_several_conditions_is_one_event() -> None:
     new = status(Ready=("False", "ModelNotFound"), ModelLoaded=("False", "ModelNotFound"))
     assert told(status(Ready=("Unknown", "x"), ModelLoaded=("Unknown", "x")), new) == [("Warning", "ModelNotFound")]
