@@ -21,7 +21,7 @@ from support.load import Load
 LEAST_ACCURACY = 0.95
 MODELS = {"digits": "torch", "digits-triton": "triton"}
 QUICKSTART = deploy.ROOT / "examples/quickstart"
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 class DemoFailed(Exception):
@@ -52,8 +52,8 @@ def watch_until_ready(cluster: Cluster, timeout: float = 300) -> None:
         ready = {name: deploy.condition(obj, "Ready") for name, obj in served.items()}
         line = (
             f"  training {progress.get('percent', 0):>3} % "
-            + " ".join(f"{k} {v}" for k, v in sorted(metrics.items()))
-            + f" [{short(done)}] · "
+            + (f"accuracy {float(metrics['accuracy']):.3f} " if "accuracy" in metrics else "")
+            + f"[{short(done)}] · "
             + " · ".join(f"{name} {short(c)}" for name, c in ready.items())
         )
         if line != last:

@@ -23,6 +23,7 @@ def main(arguments: list[str]) -> None:
         elif options.command == "verify":
             fetch.verify(options.path, options.sha256)
         else:
+            fetch.verify(options.model, options.sha256)
             triton_repository.lay_out(options.config_dir, options.dest, options.name, options.version)
     except StoreError as error:
         termination.fail(error.code, error.reason, str(error))
@@ -49,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--version", default="1", help="a whole number, Triton knows no others")
     one.add_argument("--config-dir", type=Path, required=True, help="the mounted ConfigMap of the ModelDeployment")
     one.add_argument("--dest", type=Path, default=Path("/models"), help="the model repository")
+    one.add_argument("--model", type=Path, required=True, help="file or folder of the model; it must be there")
+    one.add_argument("--sha256", default="", help="refuse any other content of the model")
     return parser
 
 

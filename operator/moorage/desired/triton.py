@@ -70,7 +70,7 @@ def _layout(md: ModelDeployment, model: ResolvedModel, placed: Placed, defaults:
     command = [
         *("python", "-m", "moorage_store", "triton-repository"),
         *("--name", md.metadata.name, "--version", version(model)),
-        *("--config", _CONFIG, "--repository", _REPOSITORY),
+        *("--config-dir", _CONFIG, "--dest", _REPOSITORY),
         *("--model", placed.path or "", *digest),
     ]
     volumes: list[Manifest] = [

@@ -100,7 +100,12 @@ def test_triton_repository(tmp_path: Path) -> None:
     config.mkdir()
     (config / "config.pbtxt").write_text("backend: 'python'")
     (config / "model.py").write_text("# model")
+    model = tmp_path / "model.pt2"
+    model.write_bytes(b"model")
     arguments = ("triton-repository", "--config-dir", config, "--dest", tmp_path / "models", "--name", "digits")
+    code, _, log = run(tmp_path, *arguments, "--model", tmp_path / "absent.pt2")
+    assert log["reason"] == "ModelNotFound"
+    arguments = (*arguments, "--model", model)
     for _ in range(2):
         code, output, _ = run(tmp_path, *arguments, "--version", "3")
         assert code == 0, output
