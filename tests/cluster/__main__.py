@@ -1,7 +1,9 @@
 """`python -m cluster`: brings a cluster up and down and says what runs."""
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import typer
@@ -34,16 +36,15 @@ def up(tier: TierOption = "full", name: NameOption = None, nodes: NodesOption = 
 def down(name: NameOption = None) -> None:
     """Take the cluster down and leave nothing behind; without a name, every cluster of this checkout."""
     progress = Progress()
-    for tier, found in [(tier_of(name), name)] if name else clusters_here():
-        open_cluster(tier, found).down(progress)
+    for cluster in opened(name):
+        cluster.down(progress)
 
 
 @app.command()
 def status(name: NameOption = None) -> None:
     """Say what runs."""
-    for tier, found in [(tier_of(name), name)] if name else clusters_here():
-        cluster = open_cluster(tier, found)
-        console.print(f"{cluster.name} ({tier} tier, {cluster.driver})", markup=False)
+    for cluster in opened(name):
+        console.print(f"{cluster.name} ({cluster.tier} tier, {cluster.driver})", markup=False)
         show(cluster.status())
 
 
@@ -75,11 +76,18 @@ def node(name: str, fault: Fault) -> None:
     getattr(nodes[name], fault.replace("-", "_"))()
 
 
-def clusters_here() -> list[tuple[Tier, str]]:
-    """Those with a folder in this checkout, and the default one, whose folder somebody may have removed by hand."""
+def opened(name: str | None) -> Iterator[Cluster]:
+    """The named cluster or, without a name, all of this checkout."""
+    if name:
+        yield open_cluster(tier_of(name), name)
+        return
     folder = CHECKOUT / ".cluster"
-    names = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
-    return [(tier_of(name), name) for name in sorted(names | {default_name("full")})]
+    here = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
+    for found in sorted(here):
+        yield open_cluster(tier_of(found), found)
+    if default_name("full") not in here:  # somebody may have removed its folder by hand
+        with contextlib.suppress(Unavailable):
+            yield open_cluster("full")
 
 
 def tier_of(name: str) -> Tier:

@@ -13,18 +13,20 @@ from cluster import binaries, ports, tools
 from cluster.commands import until
 from cluster.controlplane import ControlPlane, wait_ready
 from cluster.interface import ClusterError, ClusterStatus, Driver, Node, Tier, Unavailable
-from cluster.kubectl import Client, node_statuses
+from cluster.kubectl import Client
 from cluster.lifecycle import enter, exclusively, remove
 from cluster.names import Names
 from cluster.pki import USERS, Pki
 from cluster.processes import Programs
 from cluster.progress import Progress
 
+SETTLE_SECONDS = 120
 FAKE_NODES = 2
 GPUS_PER_NODE = 4
 # An address the programs may publish although nobody dials it; loopback ones are refused.
 NOBODY = "10.203.0.1"
 PURPOSES = ("apiserver", "etcd", "etcd-peer")
+PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
 
 
 class ApiCluster:
@@ -77,8 +79,8 @@ class ApiCluster:
         """Until a pod can be made and is scheduled."""
         names = [f"fake{i}" for i in range(1, FAKE_NODES + 1)]
         self.client.apply(*(fake_node(name) for name in names))
-        self.client.wait_nodes_ready(names, timeout=30)
-        until("the namespace default has its service account", self._has_service_account, timeout=30)
+        self.client.wait_nodes_ready(names, timeout=SETTLE_SECONDS)
+        until("the namespace default has its service account", self._has_service_account, SETTLE_SECONDS)
 
     def _has_service_account(self) -> bool:
         return bool(self.client.kubectl("get", "serviceaccount", "default", "-n", "default", "-o", "name"))
@@ -88,16 +90,11 @@ class ApiCluster:
             remove(self.names)
 
     def status(self) -> ClusterStatus:
-        running = {name: self.programs.get(name) is not None for name in self.programs.names()}
-        if not running or not all(running.values()):
-            return ClusterStatus(up=False, processes=running)
-        return ClusterStatus(
-            up=True,
-            version=self.client.server_version(),
-            processes=running,
-            nodes=node_statuses(self.client.node_states()),
-            address=f"https://127.0.0.1:{ports.claim(self.names.state, PURPOSES, [], keep=True)['apiserver']}",
-        )
+        running = {name: self.programs.get(name) is not None for name in PROGRAMS}
+        if not any(running.values()):
+            return ClusterStatus(up=False)
+        port = ports.claim(self.names.state, PURPOSES, [], keep=True)["apiserver"]
+        return self.client.status(running, f"https://127.0.0.1:{port}", up=all(running.values()))
 
     def kubectl(self, *args: str, input: str | None = None, timeout: float = 60) -> str:
         return self.client.kubectl(*args, input=input, timeout=timeout)

@@ -13,6 +13,7 @@ from cluster.interface import Cluster, Tier, Unavailable
 from cluster.names import Names, default_name
 from cluster.native import NativeCluster
 
+DEFAULT_NODES = 2
 DRIVERS = ("native", "kind")
 
 
@@ -30,7 +31,8 @@ def open_cluster(tier: Tier = "full", name: str | None = None, nodes: int | None
         if not kubeconfig:
             raise Unavailable("MOORAGE_USE_EXISTING_CLUSTER=1 needs KUBECONFIG to say which cluster")
         return ExistingCluster(Path(kubeconfig))
-    count = nodes or wanted_nodes()
+    has = lifecycle.remembered_nodes(names)
+    count = max(nodes or asked_nodes() or has or DEFAULT_NODES, has)
     if choose(names) == "kind":
         from cluster.kind import KindCluster  # what Docker needs is of no use to the others
 
@@ -69,11 +71,12 @@ def docker_answers() -> bool:
     return done.returncode == 0
 
 
-def wanted_nodes() -> int:
-    text = os.environ.get("MOORAGE_NODES", "2")
-    if not text.isdigit() or not 1 <= int(text) <= native.MOST_NODES:
+def asked_nodes() -> int:
+    """What MOORAGE_NODES says, 0 if it says nothing."""
+    text = os.environ.get("MOORAGE_NODES", "")
+    if text and not (text.isdigit() and 1 <= int(text) <= native.MOST_NODES):
         raise Unavailable(f"MOORAGE_NODES must be a number from 1 to {native.MOST_NODES}, not {text!r}")
-    return int(text)
+    return int(text or 0)
 
 
 def unavailable(tier: Tier) -> str | None:

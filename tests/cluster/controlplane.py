@@ -15,7 +15,7 @@ from cluster.pki import Pki
 CONFIG = Path(__file__).parent / "config"
 SERVICES = "10.96.0.0/16"
 FIRST_SERVICE_ADDRESS = "10.96.0.1"
-READY_SECONDS = 90
+READY_SECONDS = 180  # 3 on a quiet machine
 
 
 @dataclass(frozen=True)

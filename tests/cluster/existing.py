@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cluster.door import port_forward
 from cluster.interface import ClusterError, ClusterStatus, Driver, Node, Tier, Unavailable
-from cluster.kubectl import Client, node_statuses
+from cluster.kubectl import Client
 from cluster.progress import Progress
 
 
@@ -44,11 +44,7 @@ class ExistingCluster:
         progress.note("the existing cluster is not ours to take down")
 
     def status(self) -> ClusterStatus:
-        try:
-            version = self.client.server_version()
-        except ClusterError:
-            return ClusterStatus(up=False)
-        return ClusterStatus(up=True, version=version, nodes=node_statuses(self.client.node_states()))
+        return self.client.status({}, address="")
 
     def kubectl(self, *args: str, input: str | None = None, timeout: float = 60) -> str:
         return self.client.kubectl(*args, input=input, timeout=timeout)

@@ -18,7 +18,7 @@ from cluster.docker import DockerBuilder
 from cluster.door import port_forward
 from cluster.images import REGISTRY, Image, ensure, project_images
 from cluster.interface import ClusterError, ClusterStatus, Driver, Node, Tier
-from cluster.kubectl import Client, node_statuses
+from cluster.kubectl import Client
 from cluster.lifecycle import exclusively, remove
 from cluster.names import Names
 from cluster.progress import Progress
@@ -201,11 +201,7 @@ class KindCluster:
     def status(self) -> ClusterStatus:
         if self.name not in run(*list_command(kind_path(Progress()))).split():
             return ClusterStatus(up=False)
-        try:
-            states = self.client.node_states()
-        except ClusterError:
-            return ClusterStatus(up=False)
-        return ClusterStatus(True, self.client.server_version(), nodes=node_statuses(states))
+        return self.client.status({}, address="")
 
     def kubectl(self, *args: str, input: str | None = None, timeout: float = 60) -> str:
         return self.client.kubectl(*args, input=input, timeout=timeout)

@@ -1,12 +1,13 @@
 """kubectl and helm against one cluster and no other: never the caller's own configuration, cache or context."""
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster.commands import run, until
-from cluster.interface import ClusterError, NodeStatus
+from cluster.interface import ClusterError, ClusterStatus, NodeStatus
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,20 @@ class Client:
         version: str = json.loads(self.kubectl("version", "-o", "json", timeout=10))["serverVersion"]["gitVersion"]
         return version
 
+    def status(
+        self, running: Mapping[str, bool], address: str, up: bool = True, off: Collection[str] = ()
+    ) -> ClusterStatus:
+        """What the API server says, and what the driver knows: which programs run and which nodes are switched off."""
+        try:
+            version, states = self.server_version(), self.node_states()
+        except ClusterError:
+            return ClusterStatus(up=False, processes=dict(running), address=address)
+        states |= dict.fromkeys(off, "off")
+        nodes = tuple(NodeStatus(name, state) for name, state in sorted(states.items()))
+        return ClusterStatus(up=up, version=version, processes=dict(running), nodes=nodes, address=address)
+
 
 def node_state(node: dict[str, Any]) -> str:
     conditions = node.get("status", {}).get("conditions", [])
     ready = any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
     return "Ready" if ready else "NotReady"
-
-
-def node_statuses(states: dict[str, str]) -> tuple[NodeStatus, ...]:
-    return tuple(NodeStatus(name, state) for name, state in sorted(states.items()))

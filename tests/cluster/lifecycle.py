@@ -35,6 +35,16 @@ def left_by(names: Names) -> str:
     return note.read_text() if note.exists() else ""
 
 
+def remember_nodes(names: Names, count: int) -> None:
+    (names.state / "nodes").write_text(str(count))
+
+
+def remembered_nodes(names: Names) -> int:
+    """How many nodes the cluster was brought up with, 0 if it is not up."""
+    note = names.state / "nodes"
+    return int(note.read_text()) if note.exists() else 0
+
+
 def remove(names: Names) -> None:
     """The folder, and the folder of all clusters if this was the last."""
     Programs(names.state).stop_all()

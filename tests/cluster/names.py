@@ -33,9 +33,7 @@ class Names:
 
     def __post_init__(self) -> None:
         if not VALID_NAME.fullmatch(self.name):
-            raise ValueError(
-                f"{self.name!r} cannot name a cluster: use up to 40 of a-z, 0-9 and -, and no - at an end"
-            )
+            raise ValueError(f"{self.name!r} cannot name a cluster: use up to 40 of a-z, 0-9 and -, and no - at an end")
 
     @cached_property
     def state(self) -> Path:

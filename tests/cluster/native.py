@@ -15,9 +15,9 @@ from cluster.commands import run
 from cluster.controlplane import CONFIG, FIRST_SERVICE_ADDRESS, ControlPlane, wait_ready
 from cluster.door import cluster_address, forwarder
 from cluster.images import project_images, system_images
-from cluster.interface import ClusterError, ClusterStatus, Driver, Node, NodeStatus, Tier
+from cluster.interface import ClusterError, ClusterStatus, Driver, Node, Tier
 from cluster.kubectl import Client
-from cluster.lifecycle import enter, exclusively, remove
+from cluster.lifecycle import enter, exclusively, remember_nodes, remove
 from cluster.names import Names
 from cluster.node import NativeNode
 from cluster.pki import USERS, Pki, node_user
@@ -26,7 +26,8 @@ from cluster.progress import Progress
 
 APISERVER_PORT, REGISTRY_PORT = 6443, 5000
 MOST_NODES = 9
-NODES_READY_SECONDS = 90
+NODES_READY_SECONDS = 180  # 2 on a quiet machine
+PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "registry", "forward")
 SYSTEM_IMAGES = ("pause", "coredns", "fakegpu", "prometheus", "versitygw")
 
 
@@ -62,6 +63,7 @@ class NativeCluster:
         with exclusively(self.names, progress), progress.step(f"cluster {self.name}"):
             if not enter(self.names, self.driver):
                 self._forget_nodes()
+            remember_nodes(self.names, len(self._nodes))
             tools.ensure(self.names.state / "bin", made, progress)
             with progress.step("control plane"):
                 self._start_control_plane(made)
@@ -119,15 +121,12 @@ class NativeCluster:
             remove(self.names)
 
     def status(self) -> ClusterStatus:
-        running = {name: self.programs.get(name) is not None for name in self.programs.names()}
-        if not running or not all(running[name] for name in running if name not in self._node_names()):
-            return ClusterStatus(up=False, processes=running)
-        states = self.client.node_states()
-        nodes = tuple(
-            NodeStatus(node.name, states.get(node.name, "NotReady") if node.runs else "off") for node in self._nodes
-        )
+        running = {name: self.programs.get(name) is not None for name in PROGRAMS}
+        if not any(running.values()):
+            return ClusterStatus(up=False)
         port = ports.claim(self.names.state, ["apiserver"], [], keep=True)["apiserver"]
-        return ClusterStatus(True, self.client.server_version(), running, nodes, f"https://127.0.0.1:{port}")
+        off = [node.name for node in self._nodes if not node.runs]
+        return self.client.status(running, f"https://127.0.0.1:{port}", up=all(running.values()), off=off)
 
     def _node_names(self) -> list[str]:
         return [node.name for node in self._nodes]
