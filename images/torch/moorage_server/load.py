@@ -57,6 +57,8 @@ def _load(settings: Settings, path: Path, device: str) -> Model:
     if settings.model_sha256 and (found := sha256_of(path)) != settings.model_sha256:
         raise StartupError("DigestMismatch", f"expected sha256 {settings.model_sha256}, {path} has {found}")
     _check_kind(file, wanted)
+    if not settings.model_sha256:
+        archive.check_whole(file)
     described = description.read(path) if path.is_dir() else None
     if described and described.format not in (None, wanted):
         message = f"{description.FILE} says format {described.format}, the server was told {wanted}"

@@ -117,27 +117,25 @@ def _check_symbols(inputs: list[Array], signature: Signature) -> None:
                 continue
             first, where = seen.setdefault(dim.symbol, (size, f"dimension {i} of {spec.name!r}"))
             if first != size:
-                raise BadRequest(
-                    f"dimension {i} of {spec.name!r} is {size}, but {where} is {first}: they must be equal"
-                )
+                raise BadRequest(f"dimension {i} of {spec.name!r} is {size}, {where} is {first}: they must be equal")
 
 
 def _wanted(outputs: Any, signature: Signature) -> list[int]:
     places = {spec.name: i for i, spec in enumerate(signature.outputs)}
     if not outputs:
         return list(places.values())
-    if not isinstance(outputs, list) or not all(
-        isinstance(o, dict) and isinstance(o.get("name"), str) for o in outputs
-    ):
+    if not isinstance(outputs, list):
         raise BadRequest('"outputs" must be a list of objects with a name')
-    for output in outputs:
-        if output["name"] not in places:
-            raise BadRequest(
-                f"the model has no output {_quote(output['name'])}; it gives {_listing(signature.outputs)}"
-            )
-        if _parameters(output, f"output {output['name']!r}").get("classification"):
-            raise BadRequest(f"output {output['name']!r}: the classification extension is not supported")
-    return [places[name] for name in dict.fromkeys(output["name"] for output in outputs)]
+    wanted: dict[str, int] = {}
+    for i, output in enumerate(outputs):
+        if not isinstance(output, dict) or not isinstance(name := output.get("name"), str):
+            raise BadRequest(f"outputs[{i}] must be an object with a name")
+        if name not in places:
+            raise BadRequest(f"the model has no output {_quote(name)}; it gives {_listing(signature.outputs)}")
+        if _parameters(output, f"output {name!r}").get("classification"):
+            raise BadRequest(f"output {name!r}: the classification extension is not supported")
+        wanted[name] = places[name]
+    return list(wanted.values())
 
 
 def _parameters(entry: dict[str, Any], what: str) -> dict[str, Any]:

@@ -1,0 +1,225 @@
+"""Batches: who goes together, who waits, and that everyone gets their own rows back."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moorage_server.engine import Engine, ModelFailed, QueueFull, Stopped
+from moorage_server.failures import DeviceLost
+from moorage_server.signature import Array, Dim, Signature, TensorSpec
+
+BATCH = Dim(-1, "batch")
+FREE = Signature((TensorSpec("x", "FP32", (BATCH, Dim(-1))),), (TensorSpec("y", "FP32", (BATCH, Dim(-1))),))
+STATIC = Signature((TensorSpec("x", "FP32", (Dim(2),)),), (TensorSpec("y", "FP32", (Dim(2),)),))
+
+
+class Doubling:
+    """Doubles its input; waits for `gate` first, and remembers the rows of each batch."""
+
+    def __init__(self, signature: Signature = FREE, fail: Callable[[Array], Exception | None] = lambda x: None) -> None:
+        self.signature = signature
+        self.batches: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self._fail = fail
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        assert self.gate.wait(20)
+        self.batches.append(len(inputs[0]))
+        if error := self._fail(inputs[0]):
+            raise error
+        return [inputs[0] * 2]
+
+
+@asynccontextmanager
+async def running(model: Doubling, **options: Any) -> AsyncIterator[Engine]:
+    with ThreadPoolExecutor(1) as thread:
+        engine = Engine(model, thread, **options)
+        task = asyncio.create_task(engine.serve())
+        try:
+            yield engine
+        finally:
+            model.gate.set()
+            task.cancel()
+            await asyncio.wait([task])
+
+
+def rows(*values: float, width: int = 2) -> list[Array]:
+    return [np.repeat(np.float32(values), width).reshape(len(values), width)]
+
+
+async def ask(engine: Engine, *values: float, width: int = 2) -> list[float]:
+    output = (await engine.infer(rows(*values, width=width), len(values)))[0]
+    assert output.shape == (len(values), width)
+    return [float(value) for value in output[:, 0]]
+
+
+async def waiting(engine: Engine, count: int) -> None:
+    async with asyncio.timeout(10):
+        while engine.queue_size != count:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+async def test_what_arrives_while_a_batch_runs_is_the_next_batch() -> None:
+    model = Doubling()
+    model.gate.clear()
+    async with running(model) as engine:
+        first = asyncio.create_task(ask(engine, 0))
+        await asyncio.sleep(0.05)
+        others = [asyncio.create_task(ask(engine, i, i + 0.5)) for i in range(1, 11)]
+        await waiting(engine, 10)
+        model.gate.set()
+        assert await first == [0]
+        assert await asyncio.gather(*others) == [[2 * i, 2 * i + 1] for i in range(1, 11)]
+    assert model.batches == [1, 20]
+
+
+async def test_a_batch_has_at_most_so_many_rows() -> None:
+    model = Doubling()
+    async with running(model, max_batch_size=4) as engine:
+        answers = await asyncio.gather(*(ask(engine, i, i) for i in range(9)))
+    assert answers == [[2 * i, 2 * i] for i in range(9)]
+    assert max(model.batches) == 4
+
+
+async def test_a_request_larger_than_a_batch_is_split_evenly() -> None:
+    model = Doubling()
+    observed: list[int] = []
+    async with running(model, max_batch_size=4, observe_batch=observed.append) as engine:
+        assert await ask(engine, *range(9)) == [2 * i for i in range(9)]
+    assert model.batches == observed == [3, 3, 3]
+
+
+async def test_the_programs_own_limit_on_the_batch_counts() -> None:
+    few = Dim(-1, "batch", 1, 2)
+    model = Doubling(Signature((TensorSpec("x", "FP32", (few, Dim(2))),), (TensorSpec("y", "FP32", (few, Dim(2))),)))
+    async with running(model, max_batch_size=64) as engine:
+        await asyncio.gather(*(ask(engine, i) for i in range(6)))
+    assert max(model.batches) == 2
+
+
+async def test_requests_of_other_shapes_wait_their_turn() -> None:
+    model = Doubling()
+    model.gate.clear()
+    async with running(model) as engine:
+        first = asyncio.create_task(ask(engine, 0))
+        await asyncio.sleep(0.05)
+        mixed = [asyncio.create_task(ask(engine, i, width=2 + i % 2)) for i in range(8)]
+        await waiting(engine, 8)
+        model.gate.set()
+        assert await asyncio.gather(first, *mixed) == [[0], *([2 * i] for i in range(8))]
+    assert model.batches == [1, 4, 4]
+
+
+async def test_without_a_batch_dimension_each_goes_alone() -> None:
+    model = Doubling(STATIC)
+    async with running(model) as engine:
+        answers = await asyncio.gather(*(engine.infer([np.float32([i, i])], 1) for i in range(3)))
+    assert [answer[0].tolist() for answer in answers] == [[0, 0], [2, 2], [4, 4]]
+    assert len(model.batches) == 3
+
+
+async def test_a_full_queue_refuses() -> None:
+    model = Doubling()
+    model.gate.clear()
+    async with running(model, max_queue_size=2) as engine:
+        first = asyncio.create_task(ask(engine, 0))
+        await asyncio.sleep(0.05)
+        accepted = [asyncio.create_task(ask(engine, i)) for i in (1, 2)]
+        await waiting(engine, 2)
+        assert engine.full
+        with pytest.raises(QueueFull):
+            await ask(engine, 3)
+        model.gate.set()
+        assert await asyncio.gather(first, *accepted) == [[0], [2], [4]]
+
+
+async def test_a_request_nobody_waits_for_is_not_run() -> None:
+    model = Doubling()
+    model.gate.clear()
+    async with running(model) as engine:
+        first = asyncio.create_task(ask(engine, 0))
+        await asyncio.sleep(0.05)
+        gone, stays = asyncio.create_task(ask(engine, 1)), asyncio.create_task(ask(engine, 2))
+        await waiting(engine, 2)
+        gone.cancel()
+        await waiting(engine, 1)
+        model.gate.set()
+        assert [await first, await stays] == [[0], [4]]
+    assert model.batches == [1, 1]
+
+
+async def test_a_delay_gathers_a_batch_and_a_full_one_does_not_wait() -> None:
+    model = Doubling()
+    async with running(model, max_batch_size=3, max_delay=30) as engine, asyncio.timeout(20):
+        tasks = []
+        for i in range(3):
+            tasks.append(asyncio.create_task(ask(engine, i)))
+            await asyncio.sleep(0.02)
+        assert await asyncio.gather(*tasks) == [[0], [2], [4]]
+    assert model.batches == [3]
+
+
+async def test_a_delay_ends() -> None:
+    model = Doubling()
+    async with running(model, max_delay=0.05) as engine, asyncio.timeout(20):
+        assert await ask(engine, 1) == [2]
+
+
+async def test_only_the_guilty_fail() -> None:
+    model = Doubling(fail=lambda x: ValueError("no sevens\nmore") if (x == 7).any() else None)
+    model.gate.clear()
+    async with running(model) as engine:
+        first = asyncio.create_task(ask(engine, 0))
+        await asyncio.sleep(0.05)
+        tasks = [asyncio.create_task(ask(engine, i)) for i in (6, 7, 8)]
+        await waiting(engine, 3)
+        model.gate.set()
+        answers = await asyncio.gather(first, *tasks, return_exceptions=True)
+    assert answers[:2] == [[0], [12]] and answers[3] == [16]
+    assert isinstance(answers[2], ModelFailed)
+    assert str(answers[2]) == "ValueError: no sevens"
+
+
+async def test_a_model_that_loses_rows_is_caught() -> None:
+    class Losing(Doubling):
+        def run(self, inputs: Sequence[Array]) -> list[Array]:
+            return [inputs[0][:1]]
+
+    async with running(Losing()) as engine:
+        with pytest.raises(ModelFailed, match="for 2 rows"):
+            await ask(engine, 1, 2)
+
+
+async def test_a_lost_device_ends_the_engine_and_answers_everyone() -> None:
+    model = Doubling(fail=lambda x: DeviceLost("CUDA error"))
+    with ThreadPoolExecutor(1) as thread:
+        engine = Engine(model, thread)
+        task = asyncio.create_task(engine.serve())
+        with pytest.raises(Stopped):
+            await ask(engine, 1)
+        with pytest.raises(DeviceLost, match="CUDA error"):
+            await task
+
+
+async def test_stop_gives_up_what_waits() -> None:
+    model = Doubling()
+    model.gate.clear()
+    async with running(model) as engine:
+        first = asyncio.create_task(ask(engine, 0))
+        await asyncio.sleep(0.05)
+        second = asyncio.create_task(ask(engine, 1))
+        await waiting(engine, 1)
+        engine.stop()
+        with pytest.raises(Stopped):
+            await second
+        with pytest.raises(Stopped):
+            await ask(engine, 2)
+        model.gate.set()
+        assert await first == [0]
