@@ -359,13 +359,13 @@ class ScalingEvent(Model):
     """One change of the number of replicas."""
 
     time: Time
-    """When."""
+    """When it was changed."""
     from_: Annotated[int, Field(alias="from")]
     """Replicas before."""
     to: int
     """Replicas after."""
     reason: Text
-    """Why."""
+    """Why it was changed."""
 
 
 class ScalingStatus(Model):

@@ -246,7 +246,7 @@ class Stage(Model):
     """One step of the work."""
 
     name: Word
-    """Train."""
+    """Which step: Train."""
     state: Literal["Pending", "Running", "Succeeded", "Failed"]
     """Pending, Running, Succeeded or Failed."""
     start_time: Time | None = None

@@ -37,8 +37,8 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-_QUANTITY = r"^(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]+))?$"
-_DECIMAL = r"^[0-9]+(\.[0-9]+)?([eE]-?[0-9]+)?$"
+_QUANTITY = r"^(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]{1,2}))?$"
+_DECIMAL = r"^[0-9]+(\.[0-9]+)?([eE]-?[0-9]{1,2})?$"
 
 
 def _int_or_string(pattern: str) -> WithJsonSchema:

@@ -28,17 +28,21 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
     "hostAliases": ("ip",),
 }
+# The same for people: what an entry must have to be told apart.
+KEYED = {field: " and ".join(keys) for field, keys in _KEYS.items()} | {"ports": "containerPort"}
 
 
-def key_of(field: str, item: Any) -> tuple[Any, ...] | None:
+def key_of(field: str, item: Any) -> tuple[str, ...] | None:
     """What tells an item of the list `field` from the others; None where the list has no such key."""
     if not isinstance(item, dict):
         return None
     if field == "ports":
         port = item.get("containerPort", item.get("port"))
-        return (port, item.get("protocol") or "TCP")
+        return (str(port), str(item.get("protocol") or "TCP")) if port is not None else None
     keys = _KEYS.get(field)
-    return tuple(item.get(key) for key in keys) if keys else None
+    if keys is None or any(item.get(key) is None for key in keys):
+        return None
+    return tuple(str(item[key]) for key in keys)
 
 
 def digest(value: Any) -> str:
@@ -77,10 +81,11 @@ def _covers(live: Any, desired: Any, field: str) -> bool:
 
 
 def _covers_list(live: list[Any], desired: list[Any], field: str) -> bool:
-    if key_of(field, desired[0]) is None:
+    keys = [key_of(field, item) for item in desired]
+    if None in keys or len(set(keys)) < len(keys):
         return len(live) == len(desired) and all(_covers(a, b, "") for a, b in zip(live, desired, strict=True))
     by_key = {key_of(field, item): item for item in live}
-    return all(_covers(by_key.get(key_of(field, item)), item, "") for item in desired)
+    return all(_covers(by_key.get(key), item, "") for key, item in zip(keys, desired, strict=True))
 
 
 def _is_zero(value: Any) -> bool:

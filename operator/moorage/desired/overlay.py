@@ -9,7 +9,7 @@ operator's own work is refused in words.
 from typing import Any
 
 from moorage.api.facts import InvalidSpec
-from moorage.desired.digest import key_of
+from moorage.desired.digest import KEYED, key_of
 from moorage.desired.meta import Manifest
 from moorage.desired.quantity import text
 
@@ -78,15 +78,15 @@ def _merge(base: Any, over: Any, path: str) -> Any:
 def _merge_list(base: list[Any], over: list[Any], field: str, path: str) -> list[Any]:
     if field in _ADDED:
         return [*base, *(item for item in over if item not in base)]
-    if not over or key_of(field, over[0]) is None:
+    if not over or field not in KEYED:
         return over
     merged = {key_of(field, item): item for item in base}
     for item in over:
         if not isinstance(item, dict):
             raise InvalidSpec(f"spec.{path}: each entry must be an object")
         key = key_of(field, item)
-        if key is None or None in key:
-            raise InvalidSpec(f"spec.{path}: an entry has no name: give it one, so that it can be merged")
+        if key is None:
+            raise InvalidSpec(f"spec.{path}: an entry lacks {KEYED[field]}: without it, it cannot be merged")
         merged[key] = _merge(None if field in _WHOLE else merged.get(key), item, path)
     return list(merged.values())
 

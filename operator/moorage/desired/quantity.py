@@ -8,6 +8,7 @@ from typing import Any
 _PARTS = re.compile(r"^([+-]?)([0-9]*\.?[0-9]+|[0-9]+\.)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$")
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
+_LARGEST = 30
 
 
 def value(quantity: Any) -> Fraction | None:
@@ -25,7 +26,9 @@ def value(quantity: Any) -> Fraction | None:
         return number * Fraction(1024 ** _BINARY[suffix])
     if suffix in _DECIMAL:
         return number * _power(_DECIMAL[suffix])
-    return number * _power(int(suffix[1:]))
+    exponent = int(suffix[1:])
+    # Kubernetes knows no such amounts either; computing them would take for ever.
+    return number * _power(exponent) if abs(exponent) <= _LARGEST else None
 
 
 def _power(exponent: int) -> Fraction:

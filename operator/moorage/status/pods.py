@@ -149,7 +149,7 @@ def _evicted(pod: str, status: dict[str, Any]) -> Finding | None:
 
 
 def _starting(pod: str, spec: dict[str, Any], status: dict[str, Any], containers: list[dict[str, Any]]) -> Finding:
-    running = [c["name"] for c in containers if (c.get("state") or {}).get("running") and not c.get("ready")]
+    running = [c["name"] for c in containers if "running" in (c.get("state") or {}) and not c.get("ready")]
     if not status.get("conditions"):
         return Finding("Waiting", "Scheduling", "waiting for the scheduler", pod)
     if "fetch" in running:

@@ -1,0 +1,28 @@
+"""A condition's time says since when, not when last looked at."""
+
+from moorage.api.conditions import find, set_condition
+
+
+def put(conditions: list[dict], status: str, now: str, *, type: str = "Ready", reason: str = "R", generation: int = 1):
+    return set_condition(
+        conditions, type=type, status=status, reason=reason, message="m", generation=generation, now=now
+    )
+
+
+def test_a_new_condition_is_added_behind_the_others() -> None:
+    conditions = put(put([], "True", "1", type="A"), "True", "2", type="B")
+    assert [c["type"] for c in conditions] == ["A", "B"]
+
+
+def test_the_time_moves_only_with_the_status() -> None:
+    first = put([], "Unknown", "1")
+    same = put(first, "Unknown", "2", reason="Other", generation=2)
+    assert find(same, "Ready")["lastTransitionTime"] == "1"
+    assert (find(same, "Ready")["reason"], find(same, "Ready")["observedGeneration"]) == ("Other", 2)
+    assert find(put(same, "True", "3"), "Ready")["lastTransitionTime"] == "3"
+
+
+def test_nothing_is_changed_in_place() -> None:
+    first = put([], "Unknown", "1")
+    put(first, "True", "2")
+    assert first[0]["status"] == "Unknown"
