@@ -107,8 +107,8 @@ def _with_uid(doc: dict[str, Any]) -> dict[str, Any]:
 
 
 def crd_files() -> dict[str, str]:
-    """Everything under crds/, by file name. Kustomize also takes its file without an ending, and `kubectl apply -f crds/`
-    passes over that one."""
+    """Everything under crds/, by file name. Kustomize also takes its file without an ending, and `kubectl apply -f
+    crds/` passes over that one."""
     made = {f"{crd['spec']['names']['plural']}.yaml": _GENERATED + dump(crd) for crd in definitions()}
     kustomization = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": list(made)}
     # Without an ending, so that `kubectl apply -f` of the folder leaves it alone and `-k` finds it.
