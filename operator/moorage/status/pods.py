@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from moorage.status.words import last_words
+
 Pod = dict[str, Any]
 Kind = Literal["Capacity", "Environment", "Program", "Waiting"]
 
@@ -96,7 +98,7 @@ def _ended(pod: Pod, container: dict[str, Any], end: dict[str, Any]) -> Finding:
         reason, message = "StartFailed", said or "the container could not be started"
     elif not reason:
         reason = "Failed" if (pod.get("spec") or {}).get("restartPolicy") == "Never" else "CrashLoop"
-        message = f"ended with exit code {code}" + (f": {_last_words(said)}" if said else "")
+        message = f"ended with exit code {code}" + (f": {last_words(said)}" if said else "")
     return Finding(
         kind="Program",
         reason=_camel(str(reason)),
@@ -207,11 +209,6 @@ def _report(message: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return report if isinstance(report, dict) and isinstance(report.get("reason"), str) else {}
-
-
-def _last_words(said: str, lines: int = 5, length: int = 1000) -> str:
-    tail = "\n".join(said.splitlines()[-lines:])
-    return tail if len(tail) <= length else f"…{tail[-length:]}"
 
 
 def _camel(reason: str) -> str:
