@@ -93,35 +93,36 @@ def predict(cluster: Cluster) -> None:
 
 
 def scale(cluster: Cluster, seconds: float = 30) -> None:
-    """Half a minute of load, then a trickle while the replicas go away again."""
+    """Load for half a minute (longer where pods start slowly beside it), then a trickle until the replicas are gone."""
     x, _ = digits.held_out()
-    least, most, last = 10**9, 0, ""
+    most, last = 0, ""
 
-    def look(note: str) -> int:
-        nonlocal least, most, last
+    def look(note: str) -> tuple[int, int]:
+        """(ready, wanted) replicas; printed when something changed."""
+        nonlocal most, last
         status = (deploy.get(cluster, "modeldeployment", "digits") or {}).get("status") or {}
-        ready, scaling = status.get("readyReplicas") or 0, (status.get("scaling") or {})
-        line = f"  {note}: {status.get('replicasSummary')} ready, {scaling.get('reason', '')}"
+        ready, wanted = int(status.get("readyReplicas") or 0), int(status.get("desiredReplicas") or 0)
+        line = f"  {note}: {ready}/{wanted} ready, {(status.get('scaling') or {}).get('reason', '')}"
         if line != last:
             console.print(line, markup=False)
             last = line
-        least, most = min(least, ready), max(most, ready)
-        return ready
+        most = max(most, ready)
+        return ready, wanted
 
     with cluster.door("default", "digits", 8080) as address:
         url = f"http://{address}/v2/models/digits/infer"
-        before = look("before")
+        before, _ = look("before")
         with Load(url, infer.request_body(x[:16]), workers=24, max_seconds=300) as heavy:
-            end = time.monotonic() + seconds
-            while time.monotonic() < end:
+            start = time.monotonic()
+            while (age := time.monotonic() - start) < seconds or (most <= before and age < 4 * seconds):
                 look("load")
                 time.sleep(1)
         with Load(url, infer.request_body(x[:1]), workers=4, rate=20, max_seconds=300) as light:
             end = time.monotonic() + 120
-            while look("after") > before and time.monotonic() < end:
+            while max(look("after")) > before and time.monotonic() < end:
                 time.sleep(1)
             time.sleep(8)  # the pods that were told to go are still draining: failures would come now
-        after = look("after")
+        after, _ = look("after")
     sent, failed = heavy.sent + light.sent, heavy.failed + light.failed
     console.print(f"  replicas {before} → {most} → {after}; {sent} requests, [bold]{failed} failed[/bold]")
     if failed:
