@@ -38,7 +38,8 @@ def parts(md: ModelDeployment, triton: Triton, model: ResolvedModel, defaults: D
             f"--http-port={HTTP_PORT}",
             f"--grpc-port={GRPC_PORT}",
             f"--metrics-port={METRICS_PORT}",
-            # The kubelet keeps the last 2 KB of the log of a server that ended: they shall say why, not how it was set up.
+            # The kubelet keeps the last 2 KB of the log of a server that ended: they shall say why, not how it was set
+            # up.
             "--log-info=false",
             # After SIGTERM Triton takes no new requests and waits so long for those in flight.
             f"--exit-timeout-secs={md.spec.drain.timeout_seconds}",
