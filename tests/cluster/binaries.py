@@ -133,29 +133,23 @@ def compile_module(go: str, module: Module, scratch: Path, target: Path) -> None
         "GOGC": os.environ.get("GOGC", "400"),  # a fifth less time for somewhat more memory
         "GOWORK": "off",
     }
-    # Listing what is needed downloads it: network trouble shows here, trouble with the code below.
-    downloaded = run_go(
-        [go, "list", "-deps", "-f", "{{.Name}}", f"-tags={module.tags}", module.packages], module, environment
-    )
-    if downloaded.returncode:
-        proxy = os.environ.get("GOPROXY") or "https://proxy.golang.org"
-        raise ClusterError(
-            f"the sources of {module.name} could not be downloaded from the Go module proxy {proxy}:\n"
-            f"{tail(downloaded.stderr)}\nSet GOPROXY to a proxy that this machine reaches."
-        )
-    built = run_go([go, "build", *module.flags, "-o", f"{target}/", module.packages], module, environment)
-    if built.returncode:
-        full = "no space left" in built.stderr
-        raise ClusterError(
-            f"{module.name} did not build:\n{tail(built.stderr)}" + (f"\n{disk_words([module])}" if full else "")
-        )
-
-
-def run_go(argv: list[str], module: Module, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     # Nice: a build of minutes on all cores must not make the machine useless for other work.
-    return subprocess.run(
-        ["nice", "-n", "5", *argv], cwd=module.folder, env=environment, capture_output=True, text=True, check=False
-    )
+    argv = ["nice", "-n", "5", go, "build", *module.flags, "-o", f"{target}/", module.packages]
+    built = subprocess.run(argv, cwd=module.folder, env=environment, capture_output=True, text=True, check=False)
+    if built.returncode:
+        raise ClusterError(
+            f"{module.name} did not build:\n{tail(built.stderr)}\n{advice(built.stderr, module)}".strip()
+        )
+
+
+def advice(said: str, module: Module) -> str:
+    """What to do about it, where that is known."""
+    if "no space left" in said:
+        return disk_words([module])
+    if re.search(r'dial tcp|Get "http|no such host|disabled by GOPROXY', said):
+        proxy = os.environ.get("GOPROXY") or "https://proxy.golang.org"
+        return f"The Go module proxy {proxy} was not reached. Set GOPROXY to one that this machine reaches."
+    return ""
 
 
 def tail(text: str, lines: int = 8) -> str:
