@@ -67,10 +67,14 @@ def run() -> None:
             print(f"{name}: {problem['msg']} (given: {problem['input']!r})", file=sys.stderr)
         sys.exit(EX_CONFIG)
     telemetry.configure_logging(settings.log_level, settings.log_format)
-    code = uvloop.run(Operator(settings).main())
+    uvloop.run(_to_the_end(settings))
+
+
+async def _to_the_end(settings: Settings) -> None:
+    code = await Operator(settings).main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # kopf may have left a task that does not end; everything of ours is done.
+    # Not by way of the loop's own shutdown: it would wait for tasks of kopf that may never end.
     os._exit(code)
 
 
@@ -179,7 +183,9 @@ class Operator:
         # Every long-lived task of ours begins before kopf's: on its way out kopf cancels all that came after it.
         self._spawn("stop", self._wait_for_stop())
         self._spawn("lease", election.hold())
-        resync = Resync(client, self._store, queue, settings.namespaces)
+        resync = Resync(
+            client, self._store, queue, settings.namespaces, pod_monitors=settings.pod_monitors != "Disabled"
+        )
         await self._first_list(resync)
         async with aiohttp.ClientSession() as session:
             replicas = Replicas(self._store, queue, measuring=bool(settings.prometheus_url))

@@ -64,6 +64,7 @@ def configure_logging(level: str, form: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
+                _order,
                 renderer,
             ],
         )
@@ -75,6 +76,12 @@ def configure_logging(level: str, form: str) -> None:
     logging.getLogger("kopf").setLevel(logging.WARNING)
     logging.getLogger("kubernetes").setLevel(logging.WARNING)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+def _order(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What people look for first comes first."""
+    first = {key: line[key] for key in ("ts", "level", "event", "kind", "namespace", "name") if key in line}
+    return {**first, **line}
 
 
 def _source(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -32,8 +32,9 @@ def kubeconfig(api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _fleet(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    fleet = Fleet(kubeconfig, tmp_path_factory.mktemp("operators"))
+def _fleet(api: Cluster, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    fleet = Fleet(api, kubeconfig, tmp_path_factory.mktemp("operators"))
+    fleet.clear()
     yield fleet
     fleet.clear()
 

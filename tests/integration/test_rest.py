@@ -21,11 +21,7 @@ def audited_writes(api: Cluster, ns: str, since: datetime) -> list[str]:
         event = json.loads(line)
         about = event.get("objectRef") or {}
         ours = event["user"]["username"].startswith(f"system:serviceaccount:{deploy.NAMESPACE}:")
-        if (
-            ours
-            and about.get("namespace") == ns
-            and datetime.fromisoformat(event["requestReceivedTimestamp"]) > since
-        ):
+        if ours and about.get("namespace") == ns and datetime.fromisoformat(event["requestReceivedTimestamp"]) > since:
             found.append(f"{event['verb']} {about.get('resource')}/{about.get('name')}")
     return found
 

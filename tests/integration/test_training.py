@@ -153,3 +153,17 @@ def test_what_training_made_is_served(api: Cluster, operator: OperatorProcess, n
 def served(api: Cluster, ns: str) -> dict[str, Any]:
     found = deploy.get(api, "mdep", "digits", ns) or {}
     return dict((found.get("status") or {}).get("model") or {})
+
+
+def test_a_finished_job_goes_after_its_time_and_only_when_its_end_is_written_down(
+    api: Cluster, operator: OperatorProcess, ns: str, apply
+) -> None:
+    # With 0 Kubernetes would remove the Job the moment it completes: seen as missing, it would be run for ever.
+    apply(training_job(**REMOTE, podTemplate=NOWHERE, ttlSecondsAfterFinished=0))
+    (pod,) = deploy.eventually(lambda: pods(api, ns, "digits"), 20, "the worker's pod")
+    assert "ttlSecondsAfterFinished" not in deploy.get(api, "job", "digits-train", ns)["spec"]  # type: ignore[index]
+    ends(api, ns, pod, 0, {"reason": "Succeeded", "metrics": {"accuracy": 0.5}})
+    done = deploy.wait_for_condition(api, "tjob", "digits", "Succeeded", namespace=ns)
+    assert done["status"]["metrics"] == {"accuracy": "0.5"}
+    deploy.eventually(lambda: deploy.get(api, "job", "digits-train", ns) is None, 20, "the Job is gone")
+    deploy.eventually(lambda: not pods(api, ns, "digits"), 20, "so are its pods, and no others came")

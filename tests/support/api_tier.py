@@ -41,8 +41,8 @@ def operator_kubeconfig(cluster: Cluster, folder: Path, *values: str) -> Path:
 class Fleet:
     """The operators of a test run: one that stays for all tests that need just any, others for a single test."""
 
-    def __init__(self, kubeconfig: Path, folder: Path) -> None:
-        self._kubeconfig, self._folder = kubeconfig, folder
+    def __init__(self, cluster: Cluster, kubeconfig: Path, folder: Path) -> None:
+        self._cluster, self._kubeconfig, self._folder = cluster, kubeconfig, folder
         self._resident: OperatorProcess | None = None
         self._guests: list[OperatorProcess] = []
 
@@ -64,3 +64,5 @@ class Fleet:
                 except (AssertionError, subprocess.TimeoutExpired):
                     operator.kill()
         self._resident = None
+        # One that was killed would keep the next one waiting.
+        self._cluster.kubectl("delete", "lease", "moorage-operator", "-n", SYSTEM, "--ignore-not-found")

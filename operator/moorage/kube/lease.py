@@ -75,7 +75,11 @@ class Election:
 
     async def acquire(self) -> None:
         """Wait until we lead."""
+        waiting_for = ""
         while not await self._try():
+            if self._holder() != waiting_for:
+                waiting_for = self._holder()
+                log.info("standing by", leader=waiting_for, lease=f"{self._namespace}/{self._name}")
             await self._sleep(self._timing.retry)
         log.info("leading", identity=self._identity, lease=f"{self._namespace}/{self._name}")
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from moorage import telemetry
-from moorage.kube.client import Client, Listing
-from moorage.kube.errors import ApiError, NotFound
+from moorage.kube.client import Client
+from moorage.kube.errors import ApiError, Forbidden, NotFound
 from moorage.kube.kinds import CHILDREN, OWNERS, POD_MONITOR, Key, Kind, key_of
 from moorage.reconcile.queue import WorkQueue
 from moorage.reconcile.store import Store
@@ -25,9 +25,12 @@ CHILD_SELECTOR = "app.kubernetes.io/managed-by=moorage"
 
 
 class Resync:
-    def __init__(self, client: Client, store: Store, queue: WorkQueue, namespaces: Sequence[str]) -> None:
+    def __init__(
+        self, client: Client, store: Store, queue: WorkQueue, namespaces: Sequence[str], *, pod_monitors: bool
+    ) -> None:
         self._client, self._store, self._queue = client, store, queue
         self._namespaces = tuple(namespaces)
+        self._look_for_pod_monitors = pod_monitors
         self.pod_monitors = False
         """Whether the cluster knows PodMonitors: they may come and go with another installation."""
 
@@ -35,8 +38,10 @@ class Resync:
         """List all, take it in, and enqueue every resource of ours: what is as it should be costs nothing."""
         with telemetry.RESYNC_DURATION.time():
             # Children first: a resource whose children are not known yet would have them applied again.
-            self.pod_monitors = await self._client.serves(POD_MONITOR)
-            for kind in (*CHILDREN, *((POD_MONITOR,) if self.pod_monitors else ()), *OWNERS):
+            for kind in CHILDREN:
+                await self._take(kind)
+            await self._take_pod_monitors()
+            for kind in OWNERS:
                 await self._take(kind)
         for kind in OWNERS:
             for obj in self._store.of(kind):
@@ -66,15 +71,23 @@ class Resync:
                         raise
         return missing
 
+    async def _take_pod_monitors(self) -> None:
+        """A kind that may come and go with somebody else's installation, and that we may have no right to."""
+        self.pod_monitors = False
+        if not self._look_for_pod_monitors or not await self._client.serves(POD_MONITOR):
+            return
+        try:
+            await self._take(POD_MONITOR)
+            self.pod_monitors = True
+        except NotFound:
+            return
+        except Forbidden as error:
+            log.warning("no PodMonitors: rights are missing", error=error.message)
+
     async def _take(self, kind: Kind) -> None:
         selector = "" if kind in OWNERS else CHILD_SELECTOR
         for namespace in self._namespaces or (None,):
-            try:
-                listing = await self._client.list(kind, namespace, labels=selector)
-            except NotFound:
-                if kind is not POD_MONITOR:
-                    raise
-                listing = Listing([], 0)
+            listing = await self._client.list(kind, namespace, labels=selector)
             before = {key_of(item): self._store.get(key_of(item)) for item in listing.items}
             scope = None if namespace is None else (namespace,)
             news, vanished = self._store.replace(kind, listing.items, listing.resource_version, scope)

@@ -41,7 +41,9 @@ class Training:
         tj = TrainingJob.parse(obj)
         if tj.finished:
             self.leave(key)
-            return Outcome(compute(tj, TrainingObserved(job=self._job(key, obj)), now))
+            job = self._job(key, obj)
+            await self._retire(tj, job)
+            return Outcome(compute(tj, TrainingObserved(job=job), now))
         problem: Problem | None = None
         failed: ApiError | None = None
         waiting = False
@@ -59,10 +61,25 @@ class Training:
         if job is not None and not _ended(job):
             self._progress.follow(key)
         status = compute(tj, TrainingObserved(job, pods, self._progress.last(key), problem), now)
+        if status.get("completionTime"):
+            return Outcome(status, again=0)  # once that is written, the Job may go
         if steady or (job is None and not waiting):
             return Outcome(status, failed=failed)  # progress and the Job itself will tell when there is news
         seen = [(pod["metadata"]["name"], pod["metadata"]["resourceVersion"]) for pod in pods]
         return Outcome(status, self._lookout.next(key, (tj.metadata.generation, sorted(seen))), failed)
+
+    async def _retire(self, tj: TrainingJob, job: Object | None) -> None:
+        """Let Kubernetes remove the Job in time. Its end is in the status by now, so it may vanish."""
+        patch = training.retire(tj, job)
+        if patch is None or job is None:
+            return
+        namespace, name, uid = (job["metadata"][field] for field in ("namespace", "name", "uid"))
+        try:
+            answer = await self._client.patch(JOB, namespace, name, {"metadata": {"uid": uid}, **patch})
+        except NotFound:
+            return
+        if self._store.put(answer):
+            self._store.owe(answer)
 
     def leave(self, key: Key) -> None:
         """Ended or deleted: nothing of it is worth remembering."""

@@ -185,5 +185,7 @@ def _by_deployment(samples: Iterable[Sample]) -> Values:
 
 def _single(samples: Sequence[Sample]) -> float | None:
     if len(samples) > 1:
-        raise PrometheusError("BadQuery", f"the query gives {len(samples)} values: write sum(…) around it to get one")
+        raise PrometheusError(
+            "AmbiguousQuery", f"the query gives {len(samples)} values: write sum(…) around it to get one"
+        )
     return samples[0].value if samples else None

@@ -147,5 +147,5 @@ async def test_a_users_query_with_many_values_says_what_to_write() -> None:
     prometheus.answers["queue"] = [Sample({"pod": "a"}, 30), Sample({"pod": "b"}, 1)]
     tick, decided = loop(prometheus, target("a", type="Prometheus", query="queue"))
     await tick()
-    assert decided["a"].active[1] == "BadQuery"
+    assert decided["a"].active[1] == "AmbiguousQuery"
     assert "sum(" in decided["a"].active[2]
