@@ -23,11 +23,9 @@ class Table:
 
 def load(path: Path, recipe: Recipe) -> Table:
     features, target = files.read(path, recipe.features, recipe.target)
+    if len(target) < 2:
+        raise BadData(f"{path.name} has {len(target)} rows: nothing can be learned from it")
     x = _features(features)
-    if len(target) != len(x):
-        raise BadData(f"{recipe.target!r} has {len(target)} rows and the features have {len(x)}")
-    if len(x) < 2:
-        raise BadData(f"{path.name} has {len(x)} rows: nothing can be learned from it")
     if recipe.task == "Regression":
         return Table(x, _numbers(recipe.target, target), None)
     y, classes = _classes(recipe.target, target)

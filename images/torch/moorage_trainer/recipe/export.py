@@ -49,8 +49,9 @@ def save(
     }
     if classes is not None:
         description["classes"] = classes
-    # JSON is YAML, and Triton's Python may have no YAML library.
-    (folder / "moorage.yaml").write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n")
+    # JSON is YAML, and Triton's Python may have no YAML library. One key a line keeps it readable.
+    lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in description.items())
+    (folder / "moorage.yaml").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _as_tuple(value: Any) -> tuple[Tensor, ...]:

@@ -55,8 +55,8 @@ def _read_npz(path: Path, features: tuple[str, ...], target: str) -> tuple[Colum
         # Without pickle: a data file must not be able to run code.
         with np.load(path, allow_pickle=False) as archive:
             names = list(archive.files)
+            _require([*features, target], names, "array", path)
             wanted = features or _only_other(names, target, path)
-            _require([*wanted, target], names, "array", path)
             arrays = {name: archive[name] for name in [*wanted, target]}
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
         raise BadData(f"{path.name} is no .npz of plain arrays: {error}") from error

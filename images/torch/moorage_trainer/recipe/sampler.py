@@ -8,6 +8,7 @@ number of workers where one stopped: no sample is lost or seen twice.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 
@@ -33,8 +34,8 @@ class Sampler:
         self.epoch, self.consumed = self.epoch + 1, 0
 
     def _order(self) -> torch.Tensor:
-        generator = torch.Generator().manual_seed((self.seed << 32) + self.epoch)
-        return torch.randperm(self.count, generator=generator)
+        # NumPy mixes the two; torch takes 32 bits of a seed and would drop one of them.
+        return torch.from_numpy(np.random.default_rng([self.seed, self.epoch]).permutation(self.count))
 
 
 def share(part: torch.Tensor, rank: int, world: int) -> torch.Tensor:
@@ -44,6 +45,6 @@ def share(part: torch.Tensor, rank: int, world: int) -> torch.Tensor:
 
 def split(count: int, fraction: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Indexes to train on and to validate with. At least one of each, unless the fraction is 0."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
     held = min(count - 1, max(1, round(count * fraction))) if fraction else 0
     return order[held:].sort().values, order[:held].sort().values
