@@ -20,6 +20,8 @@ _IMAGE = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNever
 _START = {"RunContainerError", "CreateContainerError", "StartError", "ContainerCannotRun"}
 # ErrImagePull and ImagePullBackOff take turns, and so would our message, with a write each time.
 _BACK_OFF = re.compile(r"^Back-off pulling image \"[^\"]*\"(: )?(ErrImagePull: )?")
+# That no pod may be evicted for it either follows from the rest, and comes and goes.
+_NO_EVICTION = re.compile(r" no new claims to deallocate\b| preemption: ")
 _NOT_FOUND = re.compile(r"(secret|configmap|persistentvolumeclaim) \"([^\"]+)\" not found", re.IGNORECASE)
 _KEY_MISSING = re.compile(r"couldn't find key \S+ in (Secret|ConfigMap) \S+")
 _NAMES = {"secret": "Secret", "configmap": "ConfigMap", "persistentvolumeclaim": "Claim"}
@@ -138,8 +140,7 @@ def _unscheduled(pod: str, message: str) -> Finding:
         return Finding("Environment", "ClaimNotFound", f'PersistentVolumeClaim "{missing.group(2)}" not found', pod)
     if "unbound immediate PersistentVolumeClaims" in message:
         return Finding("Environment", "ClaimNotBound", message, pod)
-    # What follows is that no pod may be evicted for it either, and comes and goes.
-    words = message.partition(" preemption: ")[0].strip()
+    words = _NO_EVICTION.split(message)[0].strip()
     return Finding("Capacity", "InsufficientCapacity", words or "no node takes the pod", pod)
 
 

@@ -106,13 +106,16 @@ def _state(
         running = ("True", "Running", f"{active} of {tj.spec.workers} workers run")
         return _State(("Unknown", "Running", running[2]), running, capacity)
     reason, message = (worst.reason, worst.message) if worst else ("Starting", "workers are being started")
-    if failure is not None and (worst is None or worst.kind == "Waiting"):
+    if failure is not None and _condition(observed.job, "FailureTarget"):
+        # Failed for good; the Job says so when its last pod is gone.
+        reason, message = "Failing", f"workers are being stopped after {failure['reason']}: {failure['message']}"
+    elif failure is not None and (worst is None or worst.kind == "Waiting"):
         reason, message = "Restarting", f"workers are started again after {failure['reason']}: {failure['message']}"
     return _State(("Unknown", reason, message), ("False", reason, message), capacity)
 
 
 def _failed_because(job: Object | None, failure: Object | None) -> tuple[str, str]:
-    condition = find(((job or {}).get("status") or {}).get("conditions"), "Failed") or {}
+    condition = _condition(job, "Failed") or {}
     said = condition.get("reason") or "Failed"
     if said == _DEADLINE:
         return said, "stopped after activeDeadlineSeconds: give it more time or less to do"
@@ -200,16 +203,17 @@ def _stages(status: Object, state: _State) -> list[Object]:
 
 
 def _end(job: Object | None) -> str | None:
-    for type in ("Complete", "Failed"):
-        condition = find(((job or {}).get("status") or {}).get("conditions"), type)
-        if condition is not None and condition["status"] == "True":
-            return type
-    return None
+    return next((type for type in ("Complete", "Failed") if _condition(job, type)), None)
+
+
+def _condition(job: Object | None, type: str) -> Object | None:
+    """A condition of the Job that holds."""
+    condition = find(((job or {}).get("status") or {}).get("conditions"), type)
+    return condition if condition is not None and condition["status"] == "True" else None
 
 
 def _ended_at(job: Object | None) -> str | None:
-    condition = find(((job or {}).get("status") or {}).get("conditions"), _end(job) or "")
-    return (condition or {}).get("lastTransitionTime")
+    return (_condition(job, _end(job) or "") or {}).get("lastTransitionTime")
 
 
 def _time(job: Object | None, key: str) -> str | None:

@@ -10,7 +10,7 @@ from unit.status.objects import crashed, pod, unschedulable, waiting
 CASES: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
     "no GPU": (
         unschedulable(
-            "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. preemption: 0/2 nodes are available: 2 No."
+            "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: none"
         ),
         ("Capacity", "InsufficientCapacity", "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."),
     ),

@@ -207,6 +207,14 @@ def test_a_worker_that_is_tried_again() -> None:
     assert conditions(status)["Stalled"][0] == "False"
 
 
+def test_a_training_that_fails_while_its_other_workers_are_stopped() -> None:
+    pods = [worker(1, phase="Failed", code=1, message=SCRIPT), worker(0)]
+    status = look(training(), job=job("FailureTarget"), pods=pods)
+    assert conditions(status)["Succeeded"] == ("Unknown", "Failing")
+    assert status["lastFailure"]["reason"] == "ScriptFailed"
+    assert "completionTime" not in status
+
+
 def test_a_pod_without_a_message_tells_its_last_words() -> None:
     pods = [worker(0, phase="Failed", code=139, message="Segmentation fault")]
     failure = look(training(), job=job("Failed"), pods=pods)["lastFailure"]
