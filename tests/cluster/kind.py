@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,8 +59,9 @@ def list_command(kind: str) -> list[str]:
     return [kind, "get", "clusters"]
 
 
-def install_command(go: str) -> list[str]:
-    return [go, "install", f"sigs.k8s.io/kind@{VERSION}"]
+def install_command(go: str, target: Path, scratch: Path) -> list[str]:
+    caches = [f"GOCACHE={scratch}/cache", f"GOMODCACHE={scratch}/modules", "GOFLAGS=-modcacherw"]
+    return ["env", f"GOBIN={target}", *caches, "CGO_ENABLED=0", go, "install", f"sigs.k8s.io/kind@{VERSION}"]
 
 
 def control_plane(name: str) -> str:
@@ -249,8 +251,8 @@ def kind_path(progress: Progress) -> str:
 
     def install(folder: Path) -> None:
         go = binaries.find_go((1, 24), progress)
-        with progress.step(f"building kind {VERSION} (once)"):
-            stream(["env", f"GOBIN={folder}", "CGO_ENABLED=0", *install_command(go)], "go install", progress)
+        with progress.step(f"building kind {VERSION} (once)"), tempfile.TemporaryDirectory() as scratch:
+            stream(install_command(go, folder, Path(scratch)), "go install", progress)
 
     return shutil.which("kind") or str(cache.publish("kind", VERSION, install, progress) / "kind")
 

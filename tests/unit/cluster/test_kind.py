@@ -35,8 +35,10 @@ def test_create_reads_the_config_from_its_input_and_waits() -> None:
 
 
 def test_kind_is_installed_at_a_pinned_version() -> None:
-    assert kind.install_command("go") == ["go", "install", f"sigs.k8s.io/kind@{kind.VERSION}"]
-    assert kind.VERSION.startswith("v0.")
+    command = kind.install_command("/bin/go", Path("/cache/kind"), Path("/scratch"))
+    assert command[-3:] == ["/bin/go", "install", f"sigs.k8s.io/kind@{kind.VERSION}"]
+    assert "GOBIN=/cache/kind" in command
+    assert all("/scratch" in word for word in command if "CACHE=" in word)
 
 
 def test_nodes_are_named_as_kind_names_them() -> None:
