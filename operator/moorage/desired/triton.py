@@ -5,6 +5,7 @@ model (assets/triton_model.py) which loads the artefact and completes inputs and
 repository is served as it is.
 """
 
+from functools import cache
 from importlib.resources import files
 
 from moorage.api.facts import InvalidSpec, ResolvedModel
@@ -107,7 +108,8 @@ def config(md: ModelDeployment, triton: Triton) -> str:
     return pbtxt.render(message)
 
 
+@cache
 def python_model() -> str:
-    """The python-backend model, a file of this package."""
+    """The python-backend model, a file of this package: read once, as it is a part of the program."""
     asset = files("moorage.desired") / "assets" / "triton_model.py"
     return asset.read_text() if asset.is_file() else "# This package was built without assets/triton_model.py.\n"
