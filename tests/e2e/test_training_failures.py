@@ -10,7 +10,9 @@ from support import deploy
 
 
 def job(name: str, command: list[str] | None = None, **spec: Any) -> str:
-    trainer: dict[str, Any] = {"script": {"command": command}} if command else {"recipe": {"task": "Classification"}}
+    trainer: dict[str, Any] = (
+        {"script": {"command": command}} if command else {"recipe": {"task": "Classification", "target": "y"}}
+    )
     body = {
         "workers": 2,
         "trainer": trainer,
