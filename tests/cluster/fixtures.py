@@ -6,6 +6,7 @@ MOORAGE_KEEP_CLUSTER=1. A run that was killed is cleaned by `python -m cluster d
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 
@@ -14,7 +15,13 @@ from cluster.interface import Cluster, Tier
 from cluster.progress import Progress
 
 
-def lent(tier: Tier) -> Iterator[Cluster]:
+def seen(config: pytest.Config) -> AbstractContextManager[None]:
+    """Lets through what is printed: the first build takes many minutes, and silence would look like a hang."""
+    manager = config.pluginmanager.getplugin("capturemanager")
+    return manager.global_and_fixture_disabled() if manager else nullcontext()
+
+
+def lent(tier: Tier, config: pytest.Config) -> Iterator[Cluster]:
     reason = unavailable(tier)
     if reason:
         pytest.skip(reason)
@@ -22,7 +29,8 @@ def lent(tier: Tier) -> Iterator[Cluster]:
     was_up = opened.status().up
     progress = Progress()
     try:
-        opened.up(progress)
+        with seen(config):
+            opened.up(progress)
         yield opened
     finally:
         if not was_up and os.environ.get("MOORAGE_KEEP_CLUSTER") != "1":
@@ -30,12 +38,12 @@ def lent(tier: Tier) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
     """The full tier: containers run."""
-    yield from lent("full")
+    yield from lent("full", pytestconfig)
 
 
 @pytest.fixture(scope="session")
-def api_cluster() -> Iterator[Cluster]:
+def api_cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
     """The API tier: real API server and controllers, nodes by KWOK, no containers."""
-    yield from lent("api")
+    yield from lent("api", pytestconfig)

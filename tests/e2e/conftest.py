@@ -7,13 +7,15 @@ from collections.abc import Iterator
 import pytest
 
 from cluster import Cluster
+from cluster.fixtures import seen
 from cluster.progress import Progress
 from support import deploy
 
 
 @pytest.fixture(scope="session")
-def images(cluster: Cluster) -> dict[str, str]:
-    return cluster.images(Progress())
+def images(cluster: Cluster, pytestconfig: pytest.Config) -> dict[str, str]:
+    with seen(pytestconfig):
+        return cluster.images(Progress())
 
 
 @pytest.fixture(scope="session")
