@@ -48,7 +48,7 @@ class Edge:
         self._access = AccessLog(settings.log_level)
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=self._settings.max_body_bytes + 1, middlewares=[self._around])
+        app = web.Application(client_max_size=self._settings.max_body_bytes, middlewares=[self._around])
         app.router.add_get("/v2/health/live", self._live)
         app.router.add_get("/v2/health/ready", self._ready)
         app.router.add_get("/v2", self._server)

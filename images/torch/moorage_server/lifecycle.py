@@ -70,13 +70,12 @@ async def run(settings: Settings) -> int:
     serving = asyncio.create_task(engine.serve())
     await _first(serving, stop)
     if serving.done():
-        error = serving.exception()
         edge.draining = True
         engine.stop()
-        message = f"the model cannot run any more: {error}"
+        await _until_none(metrics, 1.0)
+        message = f"the model cannot run any more: {serving.exception()}"
         termination.write("DeviceUnavailable", message)
         log.error("model lost", message=message)
-        await asyncio.sleep(0.1)
         return FAILED
     await _drain(settings, edge, site, runner, metrics, engine)
     await metrics_runner.cleanup()
@@ -102,12 +101,17 @@ async def _drain(
     await asyncio.sleep(0)
     if runner.server:
         runner.server.pre_shutdown()  # idle connections now, busy ones after their answer
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(metrics.in_flight.none.wait(), max(0.0, end - time.monotonic() - 0.2))
+    await _until_none(metrics, end - time.monotonic() - 0.2)
     cut_off = metrics.in_flight.now
     engine.stop()
     await runner.cleanup()
     log.info("drained", seconds=round(time.monotonic() - begun, 3), cut_off=cut_off)
+
+
+async def _until_none(metrics: Metrics, seconds: float) -> None:
+    """Waits until nothing is in flight, at most so long."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(metrics.in_flight.none.wait(), max(0.0, seconds))
 
 
 def _load(settings: Settings) -> tuple[Runnable, str]:
