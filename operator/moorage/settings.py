@@ -23,7 +23,7 @@ def _own_namespace() -> str:
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="MOORAGE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="MOORAGE_", extra="ignore", frozen=True, use_attribute_docstrings=True)
 
     namespaces: Annotated[tuple[str, ...], NoDecode] = ()
     """Namespaces to serve; empty is all of them. With some named, Roles are enough and no ClusterRole is needed."""

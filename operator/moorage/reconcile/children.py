@@ -30,6 +30,8 @@ class Done:
     problem: Problem | None = None
     waiting: bool = False
     """Something is on its way out; come again."""
+    taken: bool = False
+    """A name belongs to somebody else, whose going no watch of ours tells; come again some time."""
 
 
 class Children:
@@ -48,7 +50,8 @@ class Children:
         # One name that is taken and nothing is written: half a resource helps nobody.
         refused = [step.reason for step in steps if step.action is Action.REFUSE]
         if refused:
-            return Done(Problem("NameConflict", f"{'; '.join(refused)}: rename this resource, or remove the other one"))
+            message = f"{'; '.join(refused)}: rename this resource, or remove the other one"
+            return Done(Problem("NameConflict", message), taken=True)
         for step in steps:
             await self._execute(step)
         return Done(waiting=any(step.action in (Action.WAIT, Action.DELETE) for step in steps))

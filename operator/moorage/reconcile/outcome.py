@@ -12,6 +12,8 @@ from moorage.kube.kinds import Key
 
 FIRST_LOOK = 2.0
 LAST_LOOK = 10.0
+TAKEN_LOOK = 30.0
+"""How often a name that somebody else has is tried again."""
 
 
 @dataclass(frozen=True, slots=True)

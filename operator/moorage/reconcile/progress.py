@@ -7,6 +7,7 @@ training achieved comes from its termination message. One loop asks for all, so 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -51,10 +52,16 @@ class ProgressWatch:
         async with self._limit:
             try:
                 async with self._session.get(self._url(key), timeout=timeout, allow_redirects=False) as response:
-                    if response.status != 200 or (response.content_length or 0) > LIMIT_BYTES:
+                    if response.status != 200:
                         return
-                    progress = await response.json(content_type=None)
-            except (aiohttp.ClientError, OSError, ValueError):  # a TimeoutError is an OSError
+                    # What runs in the pod is the user's program: it may say anything, and as much as it likes.
+                    body = bytearray()
+                    async for chunk in response.content.iter_chunked(LIMIT_BYTES):
+                        body += chunk
+                        if len(body) > LIMIT_BYTES:
+                            return
+                progress = json.loads(body)
+            except (aiohttp.ClientError, OSError, ValueError, RecursionError):  # a TimeoutError is an OSError
                 return
         if isinstance(progress, dict) and key in self._known and progress != self._known[key]:
             self._known[key] = progress

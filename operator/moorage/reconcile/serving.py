@@ -18,7 +18,8 @@ from moorage.kube.client import Client
 from moorage.kube.errors import ApiError, Forbidden, Invalid, NotFound
 from moorage.kube.kinds import CONFIG_MAP, DEPLOYMENT, POD, REPLICA_SET, TRAINING_JOB, Key
 from moorage.reconcile.children import Children
-from moorage.reconcile.outcome import Lookout, Outcome, problem_of
+from moorage.reconcile.outcome import TAKEN_LOOK, Lookout, Outcome, problem_of
+from moorage.reconcile.plan import Standing, standing
 from moorage.reconcile.replicas import Replicas
 from moorage.reconcile.store import Object, Store
 from moorage.reconcile.triggers import follows_training
@@ -44,24 +45,26 @@ class Serving:
         replicas, decision = self._replicas.wanted(key, md)
         problem: Problem | None = None
         failed: ApiError | None = None
-        waiting = False
+        waiting = taken = False
         if isinstance(model, ResolvedModel):
             try:
                 desired = serving.children(md, model, replicas, self._defaults())
                 done = await self._children.converge(obj, desired)
-                problem, waiting = done.problem, done.waiting
+                problem, waiting, taken = done.problem, done.waiting, done.taken
                 if problem is None:
-                    calm = settled(md, self._deployment(key))
+                    calm = settled(md, self._deployment(key, obj))
                     # Pods of the old revision may start once more while they are replaced, and want their files.
                     await self._children.prune(obj, desired, keep=() if calm else (CONFIG_MAP.kind,))
             except InvalidSpec as error:
                 problem = problem_of(error)
             except (Invalid, Forbidden, NotFound) as error:
                 problem, failed = problem_of(error), error
-        deployment = self._deployment(key)
+        deployment = self._deployment(key, obj)
         calm = settled(md, deployment)
         pods, replica_sets = ([], []) if calm or deployment is None else await self._look(key)
         status = compute(md, ServingObserved(deployment, replica_sets, pods, model, decision, problem), now)
+        if taken:
+            return Outcome(status, TAKEN_LOOK)
         if calm and not waiting:
             self._lookout.leave(key)
             return Outcome(status, failed=failed)
@@ -69,8 +72,10 @@ class Serving:
             return Outcome(status, failed=failed)  # nothing runs: what comes next comes with an event
         return Outcome(status, self._lookout.next(key, _seen(md, pods)), failed)
 
-    def _deployment(self, key: Key) -> Object | None:
-        return self._store.get(Key(DEPLOYMENT.kind, key.namespace, key.name))
+    def _deployment(self, key: Key, owner: Object) -> Object | None:
+        """Ours. One of a former resource of this name says nothing about this one."""
+        found = self._store.get(Key(DEPLOYMENT.kind, key.namespace, key.name))
+        return found if found is not None and standing(owner, found) is Standing.OURS else None
 
     async def _look(self, key: Key) -> tuple[list[Object], list[Object]]:
         labels = f"{MODEL_LABEL}={key.name}"

@@ -16,7 +16,7 @@ from moorage.kube.client import Client
 from moorage.kube.errors import ApiError, Forbidden, Invalid, NotFound
 from moorage.kube.kinds import JOB, POD, Key
 from moorage.reconcile.children import Children
-from moorage.reconcile.outcome import Lookout, Outcome, problem_of
+from moorage.reconcile.outcome import FIRST_LOOK, TAKEN_LOOK, Lookout, Outcome, problem_of
 from moorage.reconcile.plan import Standing, standing
 from moorage.reconcile.progress import ProgressWatch
 from moorage.reconcile.store import Object, Store
@@ -46,11 +46,11 @@ class Training:
             return Outcome(compute(tj, TrainingObserved(job=job), now))
         problem: Problem | None = None
         failed: ApiError | None = None
-        waiting = False
+        waiting = taken = False
         try:
             desired = training.children(tj, self._defaults())
             done = await self._children.converge(obj, desired, {JOB.kind: training.verdict})
-            problem, waiting = done.problem, done.waiting
+            problem, waiting, taken = done.problem, done.waiting, done.taken
         except InvalidSpec as error:
             problem = problem_of(error)
         except (Invalid, Forbidden, NotFound) as error:
@@ -62,7 +62,10 @@ class Training:
             self._progress.follow(key)
         status = compute(tj, TrainingObserved(job, pods, self._progress.last(key), problem), now)
         if status.get("completionTime"):
-            return Outcome(status, again=0)  # once that is written, the Job may go
+            # Once that is written, the Job may go.
+            return Outcome(status, again=FIRST_LOOK if tj.status.get("completionTime") else 0)
+        if taken:
+            return Outcome(status, TAKEN_LOOK)
         if steady or (job is None and not waiting):
             return Outcome(status, failed=failed)  # progress and the Job itself will tell when there is news
         seen = [(pod["metadata"]["name"], pod["metadata"]["resourceVersion"]) for pod in pods]

@@ -8,6 +8,7 @@ round to the next but how often Prometheus failed in a row, so a restart changes
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -188,4 +189,5 @@ def _single(samples: Sequence[Sample]) -> float | None:
         raise PrometheusError(
             "AmbiguousQuery", f"the query gives {len(samples)} values: write sum(…) around it to get one"
         )
-    return samples[0].value if samples else None
+    # NaN and infinity are what 0/0 and 1/0 give: nothing to go by.
+    return samples[0].value if samples and math.isfinite(samples[0].value) else None

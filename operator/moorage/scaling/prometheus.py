@@ -61,7 +61,12 @@ class Prometheus:
             # 422 is "this query cannot be executed", 400 "this is no PromQL": the query's fault, not the server's.
             reason = "BadQuery" if status in (400, 422) else "PrometheusError"
             raise PrometheusError(reason, f"Prometheus refuses the query: {said}")
-        return _samples(answer.get("data") or {})
+        try:
+            return _samples(answer.get("data") or {})
+        except (LookupError, TypeError, ValueError) as error:
+            raise PrometheusError(
+                "PrometheusError", f"Prometheus gives something else than numbers: {error}"
+            ) from error
 
 
 async def _json(response: aiohttp.ClientResponse) -> dict[str, Any]:

@@ -142,6 +142,15 @@ async def test_a_query_of_the_users_decides_for_its_deployment_alone() -> None:
     assert queries.peak("sum(queue)", 300) not in prometheus.asked
 
 
+async def test_a_users_query_that_gives_no_number_is_no_data() -> None:
+    prometheus = Prometheus()
+    prometheus.answers["a / b"] = [Sample({}, float("nan"))]
+    tick, decided = loop(prometheus, target("a", current=3, type="Prometheus", query="a / b"))
+    await tick()
+    assert decided["a"].replicas == 3
+    assert decided["a"].active[:2] == ("False", "NoData")
+
+
 async def test_a_users_query_with_many_values_says_what_to_write() -> None:
     prometheus = Prometheus()
     prometheus.answers["queue"] = [Sample({"pod": "a"}, 30), Sample({"pod": "b"}, 1)]

@@ -60,6 +60,7 @@ async def test_a_scalar_is_one_sample(answer: Answer, prometheus: Prometheus) ->
         (503, {"status": "error", "error": "TSDB not ready"}, "PrometheusError", "not ready"),
         (502, "<html>Bad Gateway</html>", "PrometheusError", "502"),
         (200, success("matrix", []), "BadQuery", "instant vector"),
+        (200, success("vector", [{"metric": {}}]), "PrometheusError", "something else than numbers"),
     ],
 )
 async def test_every_other_answer_says_whose_fault_it_is(
