@@ -48,7 +48,10 @@ def _work(settings: Settings, command: list[str]) -> None:
     run_dir = Path(tempfile.mkdtemp(prefix="moorage-run-"))
     os.environ["MOORAGE_RUN_DIR"] = str(run_dir)
     if settings.is_first:
-        status.serve(run_dir, settings.status_port)
+        try:
+            status.serve(run_dir, settings.status_port)
+        except OSError as error:
+            _say(f"progress cannot be served on port {settings.status_port} ({error}); training goes on without")
     output = Output(settings.output_uri, settings.output_mount, settings.job) if settings.output_uri else None
     # Before the hours of training, not after them. Only the first worker's folder is published.
     ours = output.prepare() if output and settings.is_first else Path(tempfile.mkdtemp(dir=run_dir))
