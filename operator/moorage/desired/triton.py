@@ -111,5 +111,4 @@ def config(md: ModelDeployment, triton: Triton) -> str:
 @cache
 def python_model() -> str:
     """The python-backend model, a file of this package: read once, as it is a part of the program."""
-    asset = files("moorage.desired") / "assets" / "triton_model.py"
-    return asset.read_text() if asset.is_file() else "# This package was built without assets/triton_model.py.\n"
+    return (files("moorage.desired") / "assets" / "triton_model.py").read_text()
