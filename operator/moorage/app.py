@@ -17,7 +17,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 import structlog
-import uvloop
 from kubernetes.aio.config import ConfigException
 from pydantic import ValidationError
 
@@ -45,7 +44,9 @@ def run() -> None:
             print(f"{name}: {problem['msg']} (given: {problem['input']!r})", file=sys.stderr)
         sys.exit(EX_CONFIG)
     telemetry.configure_logging(settings.log_level, settings.log_format)
-    uvloop.run(_to_the_end(settings))
+    # Not uvloop: it hands out file descriptors anew that cancelled or failed connections of aiohttp still hold, and then
+    # a restart of the API server ends the watches ("File descriptor is used by transport"; seen, and known upstream).
+    asyncio.run(_to_the_end(settings))
 
 
 async def _to_the_end(settings: Settings) -> None:
