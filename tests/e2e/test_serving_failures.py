@@ -25,7 +25,7 @@ CASES = {
     "wrong-digest": (
         {"model": {"uri": "pvc://models/digits/1", "sha256": "0" * 64}}, "ModelLoaded", "DigestMismatch", "0000",
     ),
-    "not-a-model": ({"model": {"uri": "pvc://models/broken"}}, "ModelLoaded", "ModelCorrupt", "model.pt2"),
+    "not-a-model": ({"model": {"uri": "pvc://models/broken"}}, "ModelLoaded", "FormatMismatch", "model.pt2"),
     "triton-not-a-model": (
         {"model": {"uri": "pvc://models/broken"}, "runtime": {"triton": {}}}, "ModelLoaded", None, "model",
     ),
