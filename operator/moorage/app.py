@@ -44,8 +44,8 @@ def run() -> None:
             print(f"{name}: {problem['msg']} (given: {problem['input']!r})", file=sys.stderr)
         sys.exit(EX_CONFIG)
     telemetry.configure_logging(settings.log_level, settings.log_format)
-    # Not uvloop: it hands out file descriptors anew that cancelled or failed connections of aiohttp still hold, and then
-    # a restart of the API server ends the watches ("File descriptor is used by transport"; seen, and known upstream).
+    # Not uvloop: it hands out file descriptors anew that cancelled or failed connections of aiohttp still hold. A
+    # restart of the API server then ends the watches ("File descriptor is used by transport"; known upstream).
     asyncio.run(_to_the_end(settings))
 
 
