@@ -65,6 +65,38 @@ async def login(**_: Any) -> kopf.ConnectionInfo:
     )
 
 
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """kopf would copy every object several times to find out what changed in it. Nobody here asks."""
+
+    def build(self, *, body: Any, extra_fields: Any = None) -> Any:
+        return {}
+
+    def fetch(self, *, body: Any) -> Any:
+        return None
+
+    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
+        pass
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Handlers here have no progress to keep: they carry a key and return."""
+
+    def fetch(self, *, key: Any, body: Any) -> Any:
+        return None
+
+    def store(self, *, key: Any, record: Any, body: Any, patch: Any) -> None:
+        pass
+
+    def purge(self, *, key: Any, body: Any, patch: Any) -> None:
+        pass
+
+    def touch(self, *, body: Any, patch: Any, value: Any) -> None:
+        pass
+
+    def clear(self, *, essence: Any) -> Any:
+        return essence
+
+
 def settings() -> kopf.OperatorSettings:
     """Each of these was measured or has bitten somebody; the reasons stand beside them."""
     result = kopf.OperatorSettings()
@@ -79,6 +111,8 @@ def settings() -> kopf.OperatorSettings:
     result.networking.connect_timeout = 10
     result.networking.error_backoffs = (0.5, 1, 1, 2, 3, 5)  # recovery after an outage never lags 21 s
     result.process.ultimate_exiting_timeout = 30
+    result.persistence.diffbase_storage = _NoDiffBase()
+    result.persistence.progress_storage = _NoProgress()
     for kind in CHILDREN:
         result.watching.label_selectors[kind.group, kind.version, kind.plural] = CHILD_SELECTOR
     return result

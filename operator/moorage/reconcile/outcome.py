@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from moorage.kube.kinds import Key
 
 FIRST_LOOK = 2.0
 LAST_LOOK = 10.0
+GROWTH = 1.6
 TAKEN_LOOK = 30.0
 """How often a name that somebody else has is tried again."""
 
@@ -41,18 +41,15 @@ def problem_of(error: InvalidSpec | ApiError) -> Problem:
 class Lookout:
     """When to look at pods again: soon after something changed, seldom when it stays as it is."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._since: dict[Key, tuple[object, float]] = {}
+    def __init__(self) -> None:
+        self._looks: dict[Key, tuple[object, float]] = {}
 
     def next(self, key: Key, state: object) -> float:
-        """`state` is what was seen; 2 s after it was new, up to 10 s later on."""
-        now = self._clock()
-        known = self._since.get(key)
-        if known is None or known[0] != state:
-            self._since[key] = (state, now)
-            return FIRST_LOOK
-        return min(LAST_LOOK, max(FIRST_LOOK, (now - known[1]) / 4))
+        """`state` is what has to be the same for patience to grow: from 2 s to 10 s."""
+        known = self._looks.get(key)
+        delay = FIRST_LOOK if known is None or known[0] != state else min(LAST_LOOK, known[1] * GROWTH)
+        self._looks[key] = (state, delay)
+        return delay
 
     def leave(self, key: Key) -> None:
-        self._since.pop(key, None)
+        self._looks.pop(key, None)

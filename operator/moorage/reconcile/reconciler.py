@@ -62,7 +62,7 @@ class Reconciler:
         self._settings, self._replicas, self._now = settings, replicas, now
         self._progress = ProgressWatch(session, queue.add)
         children = Children(client, store)
-        self._lookout = Lookout(lambda: asyncio.get_running_loop().time())
+        self._lookout = Lookout()
 
         def defaults() -> Any:
             wanted = settings.pod_monitors
@@ -125,7 +125,7 @@ class Reconciler:
         obj = self._store.get(key)
         if obj is None:
             self._training.leave(key)
-            self._replicas.forget(key)
+            self._serving.leave(key)
             return None
         if "deletionTimestamp" in obj["metadata"]:
             # Its children are the garbage collector's now: to make them again would be a fight.
