@@ -196,6 +196,8 @@ def metrics_application(metrics: Metrics) -> web.Application:
 
 
 def _answer(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    # aiohttp would name itself, Python and their versions.
+    headers = {"Server": "moorage"} | (headers or {})
     return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
 
