@@ -42,7 +42,7 @@ cluster-status: .venv/ready ## what runs
 	@echo "setting up .venv"
 	@test -x $(PY) || $(UV) venv -q .venv
 	@$(UV) export -q --frozen --all-extras --prune torch --no-emit-project -o .venv/requirements.txt
-	@VIRTUAL_ENV=.venv $(UV) pip install -q -r .venv/requirements.txt torch==2.13.0
+	@VIRTUAL_ENV=.venv $(UV) pip install -q --compile-bytecode -r .venv/requirements.txt torch==2.13.0
 	@VIRTUAL_ENV=.venv $(UV) pip install -q --no-deps -e .
 	@touch $@
 
