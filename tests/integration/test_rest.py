@@ -12,7 +12,7 @@ from cluster.names import Names
 from support import deploy
 from support.resources import model_deployment, training_job, without_volumes
 
-WINDOW = 8.0
+WINDOW = 7.0
 
 
 def audited_writes(api: Cluster, ns: str, since: datetime) -> list[str]:

@@ -37,8 +37,13 @@ def test_kubectl_scale_is_followed_both_ways(api: Cluster, operator: OperatorPro
 
     api.kubectl("scale", "mdep", "digits", "-n", ns, "--replicas=1")
     deploy.eventually(lambda: deploy.get(api, "poddisruptionbudget", "digits", ns) is None, 20, "the budget is gone")
-    one = deploy.wait_for_condition(api, "mdep", "digits", "Ready", namespace=ns)
-    assert one["status"]["replicas"] == 1
+    deploy.wait_for_condition(api, "mdep", "digits", "Ready", namespace=ns)
+
+    def alone() -> bool:
+        found = deploy.get(api, "mdep", "digits", ns)
+        return bool(found and found["status"]["replicas"] == 1)
+
+    deploy.eventually(alone, 20, "the other pods are gone")
 
 
 def test_a_change_rolls_out_and_is_ready_at_the_new_generation(
