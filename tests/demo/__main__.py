@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 from rich.console import Console
 from rich.table import Table
+from tritonclient.utils import InferenceServerException
 
 from cluster import Cluster, ClusterError, Unavailable, open_cluster
 from cluster.progress import Progress
@@ -64,7 +66,7 @@ def watch_until_ready(cluster: Cluster, timeout: float = 300) -> None:
         if done["status"] == "True" and all(c["status"] == "True" for c in ready.values()):
             return
         for name, c in ready.items():
-            if c["status"] == "False":
+            if c["status"] == "False" and deploy.current(served[name]):
                 raise DemoFailed(f"{name} failed: {c['message']}")
         if time.monotonic() > end:
             raise DemoFailed(f"not ready after {timeout:.0f} s")
@@ -111,7 +113,10 @@ def scale(cluster: Cluster, seconds: float = 30) -> None:
 
     with cluster.door("default", "digits", 8080) as address:
         url = f"http://{address}/v2/models/digits/infer"
-        before, _ = look("before")
+        rest = time.monotonic() + 90
+        while max(look("before")) > 1 and time.monotonic() < rest:
+            time.sleep(1)  # an earlier demo's load is still wearing off
+        most = before = look("before")[0]
         with Load(url, infer.request_body(x[:16]), workers=24, max_seconds=300) as heavy:
             start = time.monotonic()
             while (age := time.monotonic() - start) < seconds or (most <= before and age < 4 * seconds):
@@ -143,6 +148,9 @@ def main() -> int:
         with step("helm install"):
             deploy.install(cluster, images)
         with step("kubectl apply -f examples/quickstart"):
+            if deploy.condition(deploy.get(cluster, "trainingjob", "digits"), "Succeeded")["status"] == "False":
+                # An earlier demo's training failed, and a failed TrainingJob stays so: this one starts anew.
+                cluster.kubectl("delete", "tjob", "digits")
             cluster.kubectl("apply", "-f", str(QUICKSTART))
         with step("training, then serving"):
             watch_until_ready(cluster)
@@ -155,7 +163,7 @@ def main() -> int:
     except Unavailable as reason:
         console.print(f"[bold red]the demo cannot run here:[/bold red] {reason}")
         return 2
-    except (DemoFailed, ClusterError, AssertionError) as error:
+    except (DemoFailed, ClusterError, AssertionError, httpx.HTTPError, InferenceServerException) as error:
         console.print(f"[bold red]the demo failed:[/bold red] {error}")
         return 1
     console.print(f"[bold green]done[/bold green] in {time.monotonic() - start:.0f} s. Go on playing:")

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from secrets import token_hex
 
 import pytest
 
@@ -28,20 +29,12 @@ def moorage(cluster: Cluster, images: dict[str, str]) -> Cluster:
 @pytest.fixture
 def ns(moorage: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace named after the test, gone afterwards. On failure, what a person would look at first is printed."""
-    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40].strip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40].strip("-") + f"-{token_hex(2)}"
     with deploy.namespace(moorage, name):
         yield name
         if getattr(request.node, "failed", False):
             for args in (("mdep,tjob,pods,pvc", "-o", "wide"), ("mdep,tjob", "-o", "yaml"), ("events",)):
                 print(moorage.kubectl("get", *args, "-n", name))
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def]
-    report = yield
-    if report.when == "call" and report.failed:
-        item.failed = True  # type: ignore[attr-defined]
-    return report
 
 
 @pytest.fixture(scope="session")

@@ -85,11 +85,3 @@ def apply(api: Cluster, ns: str) -> Apply:
         api.kubectl("apply", "-n", ns, *options, "-f", "-", input=json.dumps(together))
 
     return go
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def]
-    report = yield
-    if report.when == "call" and report.failed:
-        item.failed = True  # type: ignore[attr-defined]
-    return report
