@@ -5,6 +5,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,17 @@ def tar(files: dict[str, bytes], mode: str = "w:gz", link: tuple[str, str] | Non
         if link:
             entry = tarfile.TarInfo(link[0])
             entry.type, entry.linkname = tarfile.SYMTYPE, link[1]
+            archive.addfile(entry)
+    return buffer.getvalue()
+
+
+def chain(*members: tuple[str, bytes, str]) -> bytes:
+    """Links in the order in which they are to be made: name, type, target."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, kind, target in members:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, target
             archive.addfile(entry)
     return buffer.getvalue()
 
@@ -59,10 +71,50 @@ def test_unpacked_and_digested_as_a_folder(site: Site, tmp_path: Path, name: str
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "reference"]
 
 
+def test_tar_files_need_no_newer_python_than_the_image_has(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian 12 has Python 3.11.2: tarfile without FilterError, extractall without `filter`."""
+    extractall = tarfile.TarFile.extractall
+
+    def old(self: tarfile.TarFile, path: Any = ".", members: Any = None, *, numeric_owner: bool = False) -> None:
+        extractall(self, path, members, numeric_owner=numeric_owner)
+
+    monkeypatch.delattr(tarfile, "FilterError", raising=False)
+    monkeypatch.setattr(tarfile.TarFile, "extractall", old)
+    site.files["/a.tgz"] = tar({"model.pt2": b"x"})
+    fetch(site.url("/a.tgz"), tmp_path / "model")
+    assert (tmp_path / "model" / "model.pt2").read_bytes() == b"x"
+
+
+def test_links_within_the_folder_are_kept(site: Site, tmp_path: Path) -> None:
+    site.files["/a.tgz"] = tar({"sub/model.pt2": b"x"}, link=("sub/same", "../sub/model.pt2"))
+    fetch(site.url("/a.tgz"), tmp_path / "model")
+    assert (tmp_path / "model" / "sub" / "same").read_bytes() == b"x"
+
+
+def test_a_zip_with_a_password_is_explained(site: Site, tmp_path: Path) -> None:
+    body = bytearray(zip_({"a": b"x"}))
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        body[body.index(signature) + flags] |= 1
+    site.files["/a.zip"] = bytes(body)
+    with pytest.raises(errors.Corrupt, match="without password"):
+        fetch(site.url("/a.zip"), tmp_path / "model")
+
+
 EVIL = {
     "a.tgz": tar({"../evil": b"x"}),
     "b.tgz": tar({"ok": b"x"}, link=("out", "../..")),
     "c.tgz": tar({"ok": b"x"}, link=("passwd", "/etc/passwd")),
+    "later.tgz": chain(("a", tarfile.SYMTYPE, "b/../x"), ("b", tarfile.SYMTYPE, ".")),
+    "through.tgz": chain(
+        ("a", tarfile.SYMTYPE, "b/../x"), ("b", tarfile.SYMTYPE, "."), ("a/evil", tarfile.SYMTYPE, "y")
+    ),
+    "hard.tgz": chain(("a", tarfile.LNKTYPE, "/etc/passwd")),
+    "circle.tgz": chain(("a", tarfile.SYMTYPE, "b"), ("b", tarfile.SYMTYPE, "a")),
+    "pipe.tgz": chain(("a", tarfile.FIFOTYPE, "")),
+    "device.tgz": chain(("a", tarfile.CHRTYPE, "")),
+    "absolute.tgz": tar({"/evil": b"x"}),
     "d.zip": zip_({"../evil": b"x"}),
     "e.zip": zip_({"/evil": b"x"}),
     "f.zip": zip_({"a\\..\\..\\evil": b"x"}),
