@@ -2,25 +2,35 @@
 
 pvc: the program writes into a hidden folder beside the target; it is flushed to disk and exchanged with the target by
 rename, so a reader finds the old model or the new one. s3 has no such step: every object is replaced whole, the model's
-own file last, and what an earlier result had beside them is deleted. There is no manifest object, because then the
-folder would have another digest than the one that was reported; readers that must not see a mixture ask for the digest.
+description first (half an upload is known as a model by it) and its own file last, and what an earlier result had
+beside them is deleted. There is no manifest object, because then the folder would have another digest than the one that
+was reported; readers that must not see a mixture ask for the digest.
 """
 
 import ctypes
 import os
+import re
+import secrets
 import shutil
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from moorage_store import uri as uris
 from moorage_store.digest import files_of
-from moorage_store.errors import Misconfigured, NotWritable
+from moorage_store.errors import AccessDenied, Misconfigured, NotFound, NotWritable, StoreError
 from moorage_store.fetch import remove
 from moorage_store.progress import Progress
 from moorage_store.remote import Remote
 
 # What makes a folder a model; only such a folder is replaced.
-MODEL_FILES = ("model.pt2", "model.pt", "moorage.yaml")
+DESCRIPTION = "moorage.yaml"
+MODEL_FILES = ("model.pt2", "model.pt", DESCRIPTION)
+
+# A work folder untouched for so long belongs to nobody any more. A younger one may be that of a worker that still ends.
+STALE_SECONDS = 24 * 3600
 
 
 class Output:
@@ -33,17 +43,19 @@ class Output:
         if self.uri.scheme == "pvc":
             if mount is None:
                 raise Misconfigured(f"MOORAGE_OUTPUT_MOUNT must say where {uri} is mounted")
-            self.folder = mount.parent / f".{mount.name}.{job}"
+            self._stem = f".{mount.name}.{job}"
+            # Its own for every attempt: one that is slow to end must not remove the next one's.
+            self.folder = mount.parent / f"{self._stem}.{secrets.token_hex(4)}"
         elif self.uri.scheme == "s3":
-            self.folder = Path(tempfile.gettempdir()) / f"moorage-output-{job}"
+            self.folder = Path(tempfile.gettempdir()) / f"moorage-output-{job}-{secrets.token_hex(4)}"
         else:
             raise Misconfigured(f"the output cannot be written to {uri}: write pvc://CLAIM/PATH or s3://BUCKET/KEY")
 
     def prepare(self) -> Path:
         """An empty folder to write into, or a clear word now rather than after hours of training."""
         try:
-            remove(self.folder)  # of an attempt before this one
             self.folder.mkdir(parents=True)
+            self._remove_stale()
         except OSError as error:
             raise NotWritable(f"the output {self.uri} cannot be written: {error}") from error
         self._refuse_to_replace_others()
@@ -65,28 +77,65 @@ class Output:
     def discard(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _remove_stale(self) -> None:
+        """What killed attempts left, but not the only copy of a model."""
+        if self.mount is None:
+            return
+        left = re.compile(re.escape(self._stem) + r"\.[0-9a-f]{8}(\.old)?")
+        for path in self.mount.parent.iterdir():
+            if path == self.folder or not left.fullmatch(path.name):
+                continue
+            if path.suffix == ".old" and not self.mount.exists():
+                continue
+            with suppress(FileNotFoundError):  # its owner was quicker
+                newest = max(entry.lstat().st_mtime for entry in [path, *path.rglob("*")])
+                if time.time() - newest > STALE_SECONDS:
+                    remove(path)
+
     def _refuse_to_replace_others(self) -> None:
         if self.mount is not None:
             there = [path.name for path in self.mount.iterdir()] if self.mount.is_dir() else []
             if self.mount.exists() and not self.mount.is_dir():
                 there = [self.mount.name]
         else:
-            there = sorted({name.split("/")[0] for name in self._remote().objects() or {}})
+            with self._not_writable():
+                there = sorted({name.split("/")[0] for name in self._remote().objects() or {}})
         if there and not any(name in MODEL_FILES for name in there):
             some = ", ".join(sorted(there)[:5])
             raise NotWritable(f"the output {self.uri} exists and is no model (it holds {some}): give a path of its own")
 
     def _upload(self, names: list[str]) -> None:
-        remote = self._remote()
+        with self._not_writable():
+            remote = self._remote()
+            before = remote.objects() or {}
+            try:
+                self._upload_to(remote, names)
+            except BaseException:
+                if not before:  # half a result would be in the way of the next attempt
+                    with suppress(StoreError):
+                        remote.delete(sorted(set(remote.objects() or {}) & set(names)))
+                raise
+            if stale := sorted((remote.objects() or {}).keys() - set(names)):
+                remote.delete(stale)
+
+    def _upload_to(self, remote: Remote, names: list[str]) -> None:
         total = sum((self.folder / name).stat().st_size for name in names)
         progress = Progress(f"uploading to {self.uri}")
         progress.begin(total)
-        for name in sorted(names, key=lambda name: (name in MODEL_FILES, name)):
+        for name in sorted(names, key=lambda name: (name != DESCRIPTION, name in MODEL_FILES, name)):
             remote.upload(name, self.folder / name)
             progress.add((self.folder / name).stat().st_size)
         progress.finish()
-        if stale := sorted((remote.objects() or {}).keys() - set(names)):
-            remote.delete(stale)
+
+    @contextmanager
+    def _not_writable(self) -> Iterator[None]:
+        try:
+            yield
+        except NotFound as error:
+            words = f"the output {self.uri} cannot be written: {error}. Create the bucket {self.uri.host} first"
+            raise NotWritable(words) from error
+        except AccessDenied as error:
+            raise NotWritable(f"the output {self.uri} cannot be written: {error}") from error
 
     def _remote(self) -> Remote:
         return Remote(self.uri)
@@ -104,7 +153,11 @@ def _swap(new: Path, target: Path) -> None:
         old = new.with_name(new.name + ".old")
         remove(old)
         target.rename(old)
-        new.rename(target)
+        try:
+            new.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
         remove(old)
     _flush(target.parent)
 

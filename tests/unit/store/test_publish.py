@@ -85,3 +85,44 @@ def test_a_read_only_volume_is_said_before_training(tmp_path: Path) -> None:
 def test_an_output_uri_that_cannot_be(tmp_path: Path, uri: str) -> None:
     with pytest.raises(errors.Misconfigured, match=r"pvc://|path of its own"):
         Output(uri, tmp_path / "x", "job")
+
+
+def test_an_earlier_attempt_that_ends_late_leaves_the_next_one_alone(tmp_path: Path) -> None:
+    target = tmp_path / "digits" / "1"
+    earlier = Output("pvc://models/digits/1", target, "job-1")
+    earlier.prepare()
+    later = Output("pvc://models/digits/1", target, "job-1")
+    (later.prepare() / "model.pt2").write_bytes(b"later")
+    earlier.discard()
+    later.publish()
+    assert (target / "model.pt2").read_bytes() == b"later"
+
+
+def test_only_old_folders_of_this_job_are_removed(tmp_path: Path) -> None:
+    target = tmp_path / "1"
+    names = [".1.job-1.00000000", ".1.job-1.00000001", ".1.job-1.00000002.old", ".1.job-1.x.00000000", ".2.job-1"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / names[1] / "young").touch()
+    folder = Output("pvc://models/1", target, "job-1").prepare()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], folder.name])
+
+
+def test_the_old_model_comes_back_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "1"
+    make(target, b"one")
+    monkeypatch.setattr(publish, "_exchange", lambda *_: False)
+    rename = Path.rename
+
+    def fail(self: Path, to: Path) -> Path:
+        if to == target and not self.name.endswith(".old"):
+            raise OSError("the volume is gone")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(errors.NotWritable, match="the volume is gone"):
+        make(target, b"two")
+    assert (target / "model.pt2").read_bytes() == b"one"

@@ -9,6 +9,7 @@ from moorage_store import errors
 from moorage_store.digest import sha256_of
 from moorage_store.fetch import fetch
 from moorage_store.publish import Output
+from moorage_store.remote import Remote
 
 BIG = os.urandom(20_000_000)  # more than one part of a multipart upload
 
@@ -79,7 +80,7 @@ def test_wrong_keys_are_named(s3_server: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(errors.AccessDenied, match="AWS_SECRET_ACCESS_KEY"):
         fetch("s3://models/digits/1", tmp_path / "a")
-    with pytest.raises(errors.AccessDenied, match="AWS_SECRET_ACCESS_KEY"):
+    with pytest.raises(errors.NotWritable, match="AWS_SECRET_ACCESS_KEY"):
         Output("s3://models/denied/1", None, "job").prepare()
 
 
@@ -98,3 +99,35 @@ def test_a_store_that_is_down_is_worth_another_try(
     with pytest.raises(errors.Unreachable, match=r"(?i)refused") as down:
         fetch("s3://models/digits/1", tmp_path / "a")
     assert down.value.code == 75
+
+
+def test_an_output_in_no_bucket_is_not_writable(s3_server: Path) -> None:
+    with pytest.raises(errors.NotWritable, match="Create the bucket no-such-bucket first"):
+        Output("s3://no-such-bucket/x", None, "job").prepare()
+
+
+@pytest.mark.parametrize("broken", ["model.pt2", "readme.txt"])
+def test_a_broken_upload_can_be_tried_again(s3_server: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    files = {"model.pt2": b"1", "readme.txt": b"2", "a": b"3"}
+    upload, sent = Remote.upload, []
+
+    def fail(self: Remote, name: str, file: Path) -> None:
+        sent.append(name)
+        if name == broken:
+            raise errors.Unreachable("gone")
+        upload(self, name, file)
+
+    uri = f"s3://models/broken-{broken}/1"
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "upload", fail)
+        with pytest.raises(errors.Unreachable):
+            published(uri, files)
+    assert sent == ["a", "readme.txt", "model.pt2"][: len(sent)]
+    published(uri, files)
+
+
+def test_the_description_goes_first_and_the_model_last(s3_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(Remote, "upload", lambda self, name, file: sent.append(name))
+    published("s3://models/order/1", {"model.pt2": b"1", "readme.txt": b"2", "moorage.yaml": b"{}"})
+    assert sent == ["moorage.yaml", "readme.txt", "model.pt2"]
