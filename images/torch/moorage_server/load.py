@@ -1,7 +1,7 @@
 """From a path to a model in memory: find the file, check its digest and kind, load it, learn its signature.
 
 Every failure is a `StartupError` whose message says what to do. Nothing is unpickled except with `weights_only`;
-`archive` has looked at the rest of the file before torch does.
+`model_check` has looked at the rest of the file before torch does.
 """
 
 import math
@@ -14,16 +14,18 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from moorage_store import model_check
 from moorage_store.digest import sha256_of
+from moorage_store.errors import StoreError
+from moorage_store.model_check import FILES
 
-from . import archive, description
+from . import description
 from .failures import StartupError
 from .model import DTYPES, Model, first_line, leaves
 from .settings import Settings
 from .signature import Dim, Signature, TensorSpec
 from .threads import cpus
 
-FILES = {"TorchExport": "model.pt2", "TorchScript": "model.pt"}
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -39,10 +41,12 @@ def load(settings: Settings) -> Model:
         model.warm_up([1, *({int(min(settings.max_batch_size, limit))} - {1})])
     except StartupError:
         raise
+    except StoreError as error:
+        raise StartupError(error.reason, str(error)) from error
     except PermissionError as error:
         raise StartupError("AccessDenied", f"cannot read {error.filename}: {error.strerror}") from error
     except pickle.UnpicklingError as error:
-        why = f"it holds a pickled object that only its own code could load; {archive.HOW_TO_EXPORT}"
+        why = f"it holds a pickled object that only its own code could load; {model_check.HOW_TO_EXPORT}"
         raise StartupError("UnsafeModel", f"the model is refused: {why}") from error
     except Exception as error:
         if "PytorchStreamReader" in str(error):
@@ -53,12 +57,12 @@ def load(settings: Settings) -> Model:
 
 def _load(settings: Settings, path: Path, device: str) -> Model:
     wanted = settings.model_format
-    file = _find(path, wanted)
+    file = model_check.find(path, wanted)
     if settings.model_sha256 and (found := sha256_of(path)) != settings.model_sha256:
         raise StartupError("DigestMismatch", f"expected sha256 {settings.model_sha256}, {path} has {found}")
-    _check_kind(file, wanted)
+    model_check.check_kind(file, wanted)
     if not settings.model_sha256:
-        archive.check_whole(file)
+        model_check.check_whole(file)
     described = description.read(path) if path.is_dir() else None
     if described and described.format not in (None, wanted):
         message = f"{description.FILE} says format {described.format}, the server was told {wanted}"
@@ -79,39 +83,9 @@ def _device(wanted: str) -> str:
     return "cuda" if there and wanted != "CPU" else "cpu"
 
 
-def _find(path: Path, wanted: str) -> Path:
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise StartupError("ModelNotFound", f"{path} does not exist")
-    if (file := path / FILES[wanted]).is_file():
-        return file
-    for other, name in FILES.items():
-        if (path / name).is_file():
-            raise StartupError("FormatMismatch", f"{path} holds {name}, which is {other}; set the format to {other}")
-    found = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) or "nothing"
-    raise StartupError("ModelNotFound", f"{path} holds no {FILES[wanted]}; it holds {found}")
-
-
-def _check_kind(file: Path, wanted: str) -> None:
-    kind = archive.kind_of(file)
-    if kind == "pickle":
-        raise StartupError(
-            "UnsafeModel",
-            f"{file.name} is a pickle (torch.save), which can run any code when it is loaded, so it is refused; "
-            f"{archive.HOW_TO_EXPORT}",
-        )
-    if kind == "unknown":
-        message = f"{file.name} is neither a torch.export archive nor TorchScript; {archive.HOW_TO_EXPORT}"
-        raise StartupError("FormatMismatch", message)
-    if kind != wanted:
-        message = f"{file.name} is {kind}, the server was told {wanted}; set the format to {kind}"
-        raise StartupError("FormatMismatch", message)
-
-
 def _load_export(file: Path, described: description.Description | None, device: str) -> Model:
-    archive.check_export(file)
-    # What torch.export.load calls, without its way back to an older format that `archive` does not check.
+    model_check.check_export(file)
+    # What torch.export.load calls, without its way back to an older format that `model_check` does not check.
     from torch.export.pt2_archive._package import load_pt2
 
     program = load_pt2(str(file)).exported_programs["model"]
@@ -175,8 +149,9 @@ def _load_script(file: Path, described: description.Description | None, device: 
             "with inputs and outputs as lists of {name, datatype, shape}, or export the model with torch.export",
         )
     signature = description.signature_of(described)
-    archive.check_script(file)
+    model_check.check_script(file)
     module = torch.jit.load(str(file), map_location=device).eval()  # type: ignore[no-untyped-call]
+    model_check.check_loaded_script(module)
     schema = module.forward.schema
     takes = [argument.name for argument in schema.arguments[1:]]
     names = [spec.name for spec in signature.inputs]

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
 
 from moorage_store import fetch, termination, triton_repository
@@ -24,11 +25,18 @@ def main(arguments: list[str]) -> None:
             fetch.verify(options.path, options.sha256)
         else:
             fetch.verify(options.model, options.sha256)
+            if options.format:
+                from moorage_store import model_check  # loads torch, which the other commands do without
+
+                model_check.check(options.model, options.format)
             triton_repository.lay_out(options.config_dir, options.dest, options.name, options.version)
     except StoreError as error:
         termination.fail(error.code, error.reason, str(error))
     except OSError as error:
         termination.fail(1, "FetchFailed", f"{options.command}: {error}")
+    except Exception as error:  # ours to mend; the user still reads what it was
+        traceback.print_exc()
+        termination.fail(1, "FetchFailed", f"{options.command}: {type(error).__name__}: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--dest", type=Path, default=Path("/models"), help="the model repository")
     one.add_argument("--model", type=Path, required=True, help="file or folder of the model; it must be there")
     one.add_argument("--sha256", default="", help="refuse any other content of the model")
+    one.add_argument(
+        "--format", choices=("TorchExport", "TorchScript"), help="refuse a model that is another, or could run code"
+    )
     return parser
 
 

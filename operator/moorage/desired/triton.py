@@ -75,7 +75,7 @@ def _layout(md: ModelDeployment, model: ResolvedModel, placed: Placed, defaults:
         *("python", "-m", "moorage_store", "triton-repository"),
         *("--name", md.metadata.name, "--version", version(model)),
         *("--config-dir", _CONFIG, "--dest", _REPOSITORY),
-        *("--model", placed.path or "", *digest),
+        *("--model", placed.path or "", "--format", model.format, *digest),
     ]
     volumes: list[Manifest] = [
         {"name": "repository", "emptyDir": {}},

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,10 @@ from torch import Tensor, nn
 from moorage_server.failures import StartupError
 from moorage_server.load import load
 from moorage_server.settings import Settings
+from moorage_store import model_check
+from moorage_store.errors import StoreError, Unsafe
+
+from .conftest import ROOT
 
 Records = dict[str, bytes]
 
@@ -54,6 +60,13 @@ def refusal(folder: Path, **settings: Any) -> StartupError:
     with pytest.raises(StartupError) as refused:
         load(Settings(folder, "m", device="CPU", **settings))
     return refused.value
+
+
+def refused_before_triton(folder: Path, form: str) -> tuple[int, str]:
+    """How the init container of a Triton pod takes this model."""
+    with pytest.raises(StoreError) as refused:
+        model_check.check(folder, form)
+    return refused.value.code, refused.value.reason
 
 
 def pickled(content: Any) -> bytes:
@@ -180,10 +193,23 @@ def test_a_tampered_export_is_refused(
     classifier: Path, tmp_path: Path, evil: Callable[[Path], Callable[[Records], None]], reason: str, words: str
 ) -> None:
     marker = tmp_path / "marker"
-    error = refusal(tampered(classifier, tmp_path, evil(marker)))
+    folder = tampered(classifier, tmp_path, evil(marker))
+    error = refusal(folder)
     assert (error.reason, words in error.message) == (reason, True), error.message
     assert error.exit_code == 65
     assert not marker.exists()
+    if words != "pickled object":  # those are refused by torch itself, with weights only, here and in Triton
+        assert refused_before_triton(folder, "TorchExport") == (65, reason)
+
+
+def test_the_init_container_of_triton_refuses_it_too(classifier: Path, tmp_path: Path) -> None:
+    folder = tampered(classifier, tmp_path, evil_constant(tmp_path / "marker"))
+    said = tmp_path / "termination"
+    command = ["triton-repository", "--name=m", f"--model={folder}", "--format=TorchExport", "--config-dir=/none"]
+    env = os.environ | {"MOORAGE_TERMINATION_LOG": str(said), "PYTHONPATH": str(ROOT / "images" / "torch")}
+    ended = subprocess.run([sys.executable, "-m", "moorage_store", *command], env=env, timeout=120, check=False)
+    assert (ended.returncode, json.loads(said.read_text())["reason"]) == (65, "UnsafeModel")
+    assert not (tmp_path / "marker").exists()
 
 
 def test_guards_are_not_run(classifier: Path, tmp_path: Path) -> None:
@@ -218,17 +244,28 @@ def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path: Path, zipped: 
     assert "is a pickle (torch.save)" in error.message and "torch.export.save(program" in error.message
 
 
-def test_script_that_writes_files_is_refused(tmp_path: Path) -> None:
-    class Writer(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            torch.save(x, "/tmp/never")
-            return x
+class Writer(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        torch.save(x, "/tmp/never")
+        return x
 
-    torch.jit.script(Writer()).save(tmp_path / "model.pt")
+
+@pytest.mark.parametrize("call", [b"torch.save(", b"torch.save (", b"torch. save(", b"torch.save # (a\n  ("])
+def test_script_that_writes_files_is_refused(tmp_path: Path, call: bytes) -> None:
+    torch.jit.script(Writer()).save(tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "model.pt", "w") as other:
+        for name in plain.namelist():
+            other.writestr(name, plain.read(name).replace(b"torch.save(", call))
     entry = "[{name: x, datatype: FP32, shape: [-1, 2]}]"
     (tmp_path / "moorage.yaml").write_text(f"inputs: {entry}\noutputs: {entry.replace('x,', 'y,')}\n")
     error = refusal(tmp_path, model_format="TorchScript")
     assert error.reason == "UnsafeModel" and "torch.save" in error.message
+    assert refused_before_triton(tmp_path, "TorchScript") == (65, "UnsafeModel")
+
+
+def test_script_that_hides_its_text_is_refused_by_its_graph() -> None:
+    with pytest.raises(Unsafe, match=r"torch\.save"):
+        model_check.check_loaded_script(torch.jit.script(nn.Sequential(Writer())))
 
 
 def test_control_flow_and_arithmetic_on_shapes_are_allowed(tmp_path: Path) -> None:

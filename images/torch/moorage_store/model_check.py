@@ -6,6 +6,8 @@ source, and loads compiled libraries. So each of these is checked here, with tor
 parsers could be made to see two different files). Pickled records are left to `load`, which has torch read them with
 `weights_only`.
 
+The model server calls this before it loads, and the init container of Triton's pods before Triton does. Needs torch.
+
 This is a lock on the door, not a sandbox: a model may still compute what it likes, as slowly as it likes.
 """
 
@@ -18,8 +20,10 @@ from typing import Any
 
 import torch
 
-from .failures import StartupError
+from moorage_store.errors import Corrupt, NotFound, StoreError, Unsafe
+from moorage_store.termination import DATA
 
+FILES = {"TorchExport": "model.pt2", "TorchScript": "model.pt"}
 HOW_TO_EXPORT = (
     "export it where its code is at hand: program = torch.export.export(model.eval(), (example,), "
     "dynamic_shapes=({0: torch.export.Dim('batch')},)); torch.export.save(program, 'model.pt2')"
@@ -38,6 +42,8 @@ _HIGHER_ORDER = {
     "with_effects", "wrap_activation_checkpoint", "wrap_with_autocast", "wrap_with_set_grad_enabled",
 }  # fmt: skip
 _FILE_OPERATORS = {"from_file", "save", "load"}
+# Whatever stands between the words and is none itself: dots, space, parentheses, whole comments.
+_FILE_CALL = re.compile(rb"\b(?:torch|aten)\b(?:[^\w#]|#[^\n]*(?:\n|\Z))*\b(save|load|from_file)\b")
 _SCALAR_OPERATORS = {
     *(f"_operator.{name}" for name in (
         "eq", "ne", "le", "ge", "lt", "gt", "neg", "pos", "mul", "add", "sub", "floordiv", "truediv", "mod", "pow",
@@ -54,6 +60,56 @@ _EXPRESSIONS = {
     "Identity", "IsNonOverlappingAndDenseIndicator",
 }  # fmt: skip
 _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
+
+
+class FormatMismatch(StoreError):
+    reason = "FormatMismatch"
+    code = DATA
+
+
+class NotThere(NotFound):
+    """The folder is there and the model in it is not: no other try will find it."""
+
+    code = DATA
+
+
+def check(path: Path, form: str) -> None:
+    """All of this for a model file, or the folder that holds it."""
+    file = find(path, form)
+    try:
+        check_kind(file, form)
+        (check_export if form == "TorchExport" else check_script)(file)
+    except (StoreError, OSError):
+        raise
+    except Exception as error:
+        raise Corrupt(f"{file} is damaged or no {form}: {type(error).__name__}: {error}; {HOW_TO_EXPORT}") from error
+
+
+def find(path: Path, wanted: str) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise NotThere(f"{path} does not exist")
+    if (file := path / FILES[wanted]).is_file():
+        return file
+    for other, name in FILES.items():
+        if (path / name).is_file():
+            raise FormatMismatch(f"{path} holds {name}, which is {other}; set the format to {other}")
+    found = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) or "nothing"
+    raise NotThere(f"{path} holds no {FILES[wanted]}; it holds {found}")
+
+
+def check_kind(file: Path, wanted: str) -> None:
+    kind = kind_of(file)
+    if kind == "pickle":
+        raise Unsafe(
+            f"{file.name} is a pickle (torch.save), which can run any code when it is loaded, so it is refused; "
+            f"{HOW_TO_EXPORT}"
+        )
+    if kind == "unknown":
+        raise FormatMismatch(f"{file.name} is neither a torch.export archive nor TorchScript; {HOW_TO_EXPORT}")
+    if kind != wanted:
+        raise FormatMismatch(f"{file.name} is {kind}, the server was told {wanted}; set the format to {kind}")
 
 
 def kind_of(file: Path) -> str:
@@ -83,9 +139,9 @@ def check_whole(file: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, EOFError) as error:
-        raise StartupError("ModelCorrupt", f"{file.name} is damaged or cut short: {error}") from None
+        raise Corrupt(f"{file.name} is damaged or cut short: {error}") from None
     if damaged:
-        raise StartupError("ModelCorrupt", f"{file.name} is damaged: {damaged} does not match its checksum")
+        raise Corrupt(f"{file.name} is damaged: {damaged} does not match its checksum")
 
 
 def check_export(file: Path) -> None:
@@ -96,8 +152,7 @@ def check_export(file: Path) -> None:
         raise _unsafe("it holds a compiled library (AOTInductor), which is not checked before it runs")
     programs = [name for name in records if name.startswith("models/")]
     if programs != ["models/model.json"]:
-        raise StartupError(
-            "FormatMismatch",
+        raise FormatMismatch(
             "the archive must hold one exported program, models/model.json; it holds "
             f"{', '.join(programs) or 'none'}; {HOW_TO_EXPORT}",
         )
@@ -105,8 +160,7 @@ def check_export(file: Path) -> None:
     exported_by, here = str(program.get("torch_version", "")), torch.__version__
     schema = program.get("schema_version", {}).get("major")
     if schema != _schema_major():
-        raise StartupError(
-            "FormatMismatch",
+        raise FormatMismatch(
             f"exported by torch {exported_by} with schema {schema}, this server has torch {here} with schema "
             f"{_schema_major()}; export it again with torch {here}",
         )
@@ -121,13 +175,26 @@ def check_export(file: Path) -> None:
 
 
 def check_script(file: Path) -> None:
-    """Refuses a TorchScript program that reads or writes files."""
+    """Refuses a TorchScript program that reads or writes files. Some of it (`__setstate__`) runs while it is loaded."""
     reader = torch._C.PyTorchFileReader(str(file))
     for name in reader.get_all_records():
-        if name.startswith("code/") and name.endswith(".py"):
-            found = re.search(rb"\b(?:torch|ops\.aten)\.(save|load|from_file)\(", reader.get_record(name))
-            if found:
-                raise _unsafe(f"its program uses torch.{found[1].decode()}, which reads or writes files")
+        if name.startswith("code/") and name.endswith(".py") and (found := _FILE_CALL.search(reader.get_record(name))):
+            raise _touches_files(found[1].decode())
+
+
+def check_loaded_script(module: torch.jit.ScriptModule) -> None:
+    """The same of what torch made of its text, however that was written."""
+    part: Any
+    for part in module.modules():
+        for name in part._c._method_names():
+            graph = part._c._get_method(name).inlined_graph
+            for operator in sorted(_FILE_OPERATORS):
+                if graph.findAllNodes(f"aten::{operator}"):
+                    raise _touches_files(operator)
+
+
+def _touches_files(operator: str) -> Unsafe:
+    return _unsafe(f"its program uses torch.{operator}, which reads or writes files")
 
 
 def _schema_major() -> int:
@@ -212,13 +279,12 @@ def _constants(call: ast.Call) -> bool:
 
 def _check_container(spec: Any) -> None:
     if spec["type"] not in _CONTAINERS or "__enum__" in json.dumps(spec["context"]):
-        raise StartupError(
-            "FormatMismatch",
+        raise FormatMismatch(
             f"the model takes or gives a {spec['type']}; use tensors in tuples, lists or dicts with strings as keys",
         )
     for child in spec["children_spec"]:
         _check_container(child)
 
 
-def _unsafe(why: str) -> StartupError:
-    return StartupError("UnsafeModel", f"the model is refused: {why}; {HOW_TO_EXPORT}")
+def _unsafe(why: str) -> Unsafe:
+    return Unsafe(f"the model is refused: {why}; {HOW_TO_EXPORT}")
