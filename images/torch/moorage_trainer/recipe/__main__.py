@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from moorage_store.termination import DATA, NO_INPUT, USAGE
 from moorage_trainer import report
@@ -48,8 +47,6 @@ def _train() -> None:
             form = os.environ.get("MOORAGE_OUTPUT_FORMAT") or "TorchExport"
             examples = torch.from_numpy(table.x[:16])
             export.save(result.model, examples, Path(folder), form=form, classes=table.classes, metrics=result.metrics)
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def _failed(reason: str, message: str, code: int, step: int | None = None) -> int:
@@ -59,4 +56,9 @@ def _failed(reason: str, message: str, code: int, step: int | None = None) -> in
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: while a loaded machine takes the process group apart, its threads may outlive what they stand on,
+    # and a training that was done ends with SIGABRT ("terminate called without an active exception"; seen).
+    os._exit(ended)
