@@ -73,16 +73,20 @@ class Resync:
 
     async def _take_pod_monitors(self) -> None:
         """A kind that may come and go with somebody else's installation, and that we may have no right to."""
-        self.pod_monitors = False
-        if not self._look_for_pod_monitors or not await self._client.serves(POD_MONITOR):
-            return
+        # Set once, when the answer is known: a reconcile meanwhile would remove every PodMonitor it meets.
+        self.pod_monitors = self._look_for_pod_monitors and await self._found_pod_monitors()
+
+    async def _found_pod_monitors(self) -> bool:
+        if not await self._client.serves(POD_MONITOR):
+            return False
         try:
             await self._take(POD_MONITOR)
-            self.pod_monitors = True
         except NotFound:
-            return
+            return False
         except Forbidden as error:
             log.warning("no PodMonitors: rights are missing", error=error.message)
+            return False
+        return True
 
     async def _take(self, kind: Kind) -> None:
         selector = "" if kind in OWNERS else CHILD_SELECTOR

@@ -1,0 +1,78 @@
+"""A resync while reconciles go on: what it does not know yet must not change what they see."""
+
+from typing import Any
+
+import pytest
+
+from moorage.kube.errors import Forbidden, NotFound, Transient
+from moorage.kube.kinds import POD_MONITOR, Kind
+from moorage.reconcile.queue import WorkQueue
+from moorage.reconcile.resync import Resync
+from moorage.reconcile.store import Store
+
+
+class Listing:
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+        self.resource_version = "1"
+
+
+class Api:
+    def __init__(self) -> None:
+        self.served = True
+        self.error: Exception | None = None
+        self.resync: Resync | None = None
+        self.seen: list[bool] = []
+
+    async def serves(self, kind: Kind) -> bool:
+        self._look(kind)
+        return self.served
+
+    async def list(self, kind: Kind, *_: Any, **__: Any) -> Listing:
+        self._look(kind)
+        if kind is POD_MONITOR and self.error is not None:
+            raise self.error
+        return Listing()
+
+    def _look(self, kind: Kind) -> None:
+        """What a reconcile would see while this request is on its way."""
+        if kind is POD_MONITOR and self.resync is not None:
+            self.seen.append(self.resync.pod_monitors)
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+@pytest.fixture
+def resync(api: Api) -> Resync:
+    api.resync = Resync(api, Store(), WorkQueue(), (), pod_monitors=True)  # type: ignore[arg-type]
+    return api.resync
+
+
+async def test_pod_monitors_are_not_forgotten_while_they_are_listed(api: Api, resync: Resync) -> None:
+    await resync.once()
+    assert resync.pod_monitors
+    api.seen.clear()
+    await resync.once()
+    assert api.seen == [True, True]
+
+
+async def test_a_failed_look_changes_nothing(api: Api, resync: Resync) -> None:
+    await resync.once()
+    api.error = Transient("busy")
+    with pytest.raises(Transient):
+        await resync.once()
+    assert resync.pod_monitors
+
+
+@pytest.mark.parametrize("error", [NotFound("gone"), Forbidden("no")])
+async def test_without_the_kind_or_the_right_there_are_none(api: Api, resync: Resync, error: Exception) -> None:
+    await resync.once()
+    api.error = error
+    await resync.once()
+    assert not resync.pod_monitors
+    api.error, api.served = None, False
+    await resync.once()
+    assert not resync.pod_monitors
