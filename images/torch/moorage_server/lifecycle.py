@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -152,6 +153,6 @@ async def _listen(runner: web.AppRunner, port: int) -> web.TCPSite:
 
 
 def _port(site: web.TCPSite) -> int:
-    server = site._server
-    sockets = getattr(server, "sockets", None)
+    """Its port; asked for port 0, IPv4 and IPv6 have one each, and IPv4's is told."""
+    sockets = sorted(getattr(site._server, "sockets", ()), key=lambda one: one.family != socket.AF_INET)
     return int(sockets[0].getsockname()[1]) if sockets else 0
