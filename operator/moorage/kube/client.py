@@ -138,9 +138,11 @@ class Client:
         path = kind.path(namespace, name)
         return await self._request("PUT", path, kind.plural, body=manifest, timeout=timeout)
 
-    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
-        """In the background, and only the very object that was seen. One that is gone is as good as deleted."""
-        body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str, after_dependents: bool = False) -> None:
+        """Only the very object that was seen; before what it owns, or after that is gone. One that is gone is as good
+        as deleted."""
+        policy = "Foreground" if after_dependents else "Background"
+        body = {"propagationPolicy": policy, "preconditions": {"uid": uid}}
         try:
             await self._request("DELETE", kind.path(namespace, name), kind.plural, body=body)
         except NotFound:

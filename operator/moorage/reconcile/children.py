@@ -6,8 +6,10 @@ is no news.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 import structlog
@@ -18,11 +20,14 @@ from moorage.api.names import DIGEST
 from moorage.desired.digest import covers
 from moorage.kube.client import Client
 from moorage.kube.errors import NotFound
-from moorage.kube.kinds import POD_MONITOR, Key, key_of, kind_of
+from moorage.kube.kinds import JOB, POD_MONITOR, Key, key_of, kind_of
 from moorage.reconcile.plan import Action, Object, Step, Verdict, plan_child
 from moorage.reconcile.store import Store, version
 
 log = structlog.get_logger()
+
+Hindrance = Callable[[], Awaitable[Problem | None]]
+"""What speaks against making a child that does not exist, asked right before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +42,25 @@ class Done:
 class Children:
     def __init__(self, client: Client, store: Store) -> None:
         self._client, self._store = client, store
-        self._guard: dict[Key, tuple[str, str, int]] = {}
+        # By owner, whose end is the end of its children.
+        self._guard: dict[Key, dict[Key, tuple[str, str, int]]] = defaultdict(dict)
+
+    def leave(self, owner: Key) -> None:
+        """It is gone, and its children go with it."""
+        self._guard.pop(owner, None)
 
     async def converge(
-        self, owner: Object, desired: Iterable[Object], verdicts: Mapping[str, Verdict] = MappingProxyType({})
+        self,
+        owner: Object,
+        desired: Iterable[Object],
+        verdicts: Mapping[str, Verdict] = MappingProxyType({}),
+        hindrances: Mapping[str, Hindrance] = MappingProxyType({}),
     ) -> Done:
-        """`desired` is stamped. `verdicts` are by kind, for what Kubernetes does not let us change in place."""
+        """`desired` is stamped. By kind: `verdicts` for what Kubernetes does not let us change in place, `hindrances`
+        for what must not be made at any time."""
+        satisfied = partial(self._satisfied, key_of(owner))
         steps = [
-            plan_child(owner, manifest, await self._live(manifest), self._satisfied, verdicts.get(manifest["kind"]))
+            plan_child(owner, manifest, await self._live(manifest), satisfied, verdicts.get(manifest["kind"]))
             for manifest in desired
         ]
         # One name that is taken and nothing is written: half a resource helps nobody.
@@ -52,9 +68,16 @@ class Children:
         if refused:
             message = f"{'; '.join(refused)}: rename this resource, or remove the other one"
             return Done(Problem("NameConflict", message), taken=True)
-        for step in steps:
-            await self._execute(step)
-        return Done(waiting=any(step.action in (Action.WAIT, Action.DELETE) for step in steps))
+        problem: Problem | None = None
+        for number, step in enumerate(steps):
+            hindrance = hindrances.get(step.key.kind)
+            if hindrance is not None and step.action is Action.APPLY and step.live is None:
+                problem = await hindrance()
+                if problem is not None:
+                    steps[number] = replace(step, action=Action.WAIT, reason=problem.message)
+                    continue
+            await self._execute(key_of(owner), step)
+        return Done(problem, waiting=any(step.action in (Action.WAIT, Action.DELETE) for step in steps))
 
     async def prune(self, owner: Object, desired: Iterable[Object], *, keep: Iterable[str] = ()) -> None:
         """Delete our children that are no longer wanted, but for the kinds in `keep`."""
@@ -63,6 +86,7 @@ class Children:
             key = key_of(live)
             if key not in wanted and key.kind not in keep and "deletionTimestamp" not in live["metadata"]:
                 await self._delete(live, "it is no longer wanted")
+                self._forget(key_of(owner), key)
 
     async def _live(self, manifest: Object) -> Object | None:
         """As we know it; what we do not know may still be there, without our label."""
@@ -75,7 +99,7 @@ class Children:
         except NotFound:
             return None
 
-    async def _execute(self, step: Step) -> None:
+    async def _execute(self, owner: Key, step: Step) -> None:
         if step.action is Action.DELETE:
             assert step.live is not None
             await self._delete(step.live, step.reason)
@@ -85,17 +109,20 @@ class Children:
         self._remember(answer)
         log.info("applied", child=f"{step.key.kind}/{step.key.name}", reason=step.reason)
         if covers(answer, step.manifest):
-            self._guard.pop(step.key, None)
+            self._forget(owner, step.key)
             return
         # An apply with force that succeeded is satisfied by definition, however the API server writes it down. Without
         # this guard a difference of notation would be applied again and again.
-        if step.key not in self._guard:
+        if step.key not in self._guard[owner]:
             log.warning("stored otherwise than sent", child=f"{step.key.kind}/{step.key.name}")
-        self._guard[step.key] = (answer["metadata"]["uid"], _digest(step.manifest), _edition(answer))
+        self._guard[owner][step.key] = (answer["metadata"]["uid"], _digest(step.manifest), _edition(answer))
 
     async def _delete(self, live: Object, reason: str) -> None:
         key = key_of(live)
-        await self._client.delete(kind_of(live), key.namespace, key.name, uid=live["metadata"]["uid"])
+        # The next run takes the names of this one: a Job goes after its pods.
+        await self._client.delete(
+            kind_of(live), key.namespace, key.name, uid=live["metadata"]["uid"], after_dependents=kind_of(live) is JOB
+        )
         if kind_of(live) is POD_MONITOR:
             self._store.remove(live)  # not watched, so nobody else will say so
         log.info("deleted", child=f"{key.kind}/{key.name}", reason=reason)
@@ -104,8 +131,15 @@ class Children:
         if self._store.put(answer) and kind_of(answer) is not POD_MONITOR:
             self._store.owe(answer)
 
-    def _satisfied(self, live: Object, desired: Object) -> bool:
-        held = self._guard.get(key_of(live)) == (live["metadata"]["uid"], _digest(desired), _edition(live))
+    def _forget(self, owner: Key, child: Key) -> None:
+        known = self._guard.get(owner, {})
+        known.pop(child, None)
+        if not known:
+            self.leave(owner)
+
+    def _satisfied(self, owner: Key, live: Object, desired: Object) -> bool:
+        told = self._guard.get(owner, {}).get(key_of(live))
+        held = told == (live["metadata"]["uid"], _digest(desired), _edition(live))
         if held:
             telemetry.GUARD_SKIPS.labels(live["kind"]).inc()
         return held

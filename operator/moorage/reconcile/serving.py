@@ -79,6 +79,7 @@ class Serving:
     def leave(self, key: Key) -> None:
         """Deleted: nothing of it is worth remembering."""
         self._rest(key)
+        self._children.leave(key)
         self._replicas.forget(key)
 
     def _rest(self, key: Key) -> None:

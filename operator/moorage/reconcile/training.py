@@ -19,7 +19,7 @@ from moorage.reconcile.children import Children
 from moorage.reconcile.outcome import FIRST_LOOK, TAKEN_LOOK, Lookout, Outcome, problem_of
 from moorage.reconcile.plan import Standing, standing
 from moorage.reconcile.progress import ProgressWatch
-from moorage.reconcile.store import Object, Store
+from moorage.reconcile.store import Object, Store, controller_uid, slim
 from moorage.status.training import TrainingObserved, compute
 
 
@@ -49,7 +49,9 @@ class Training:
         waiting = taken = False
         try:
             desired = training.children(tj, self._defaults())
-            done = await self._children.converge(obj, desired, {JOB.kind: training.verdict})
+            done = await self._children.converge(
+                obj, desired, {JOB.kind: training.verdict}, {JOB.kind: lambda: self._former_workers(key)}
+            )
             problem, waiting, taken = done.problem, done.waiting, done.taken
         except InvalidSpec as error:
             problem = problem_of(error)
@@ -62,8 +64,7 @@ class Training:
             self._progress.follow(key)
         status = compute(tj, TrainingObserved(job, pods, self._progress.last(key), problem), now)
         if status.get("completionTime"):
-            # Once that is written, the Job may go.
-            return Outcome(status, again=FIRST_LOOK if tj.status.get("completionTime") else 0)
+            return Outcome(status, again=FIRST_LOOK)  # once that is written, the Job may go
         if taken:
             return Outcome(status, TAKEN_LOOK)
         if steady or (job is None and not waiting):
@@ -88,6 +89,7 @@ class Training:
         """Ended or deleted: nothing of it is worth remembering."""
         self._progress.leave(key)
         self._lookout.leave(key)
+        self._children.leave(key)
         self._pods.pop(key, None)
 
     def _job(self, key: Key, owner: Object) -> Object | None:
@@ -98,20 +100,38 @@ class Training:
         return job
 
     async def _look(self, key: Key, job: Object, steady: bool) -> list[Object]:
-        """The pods; while all of them run, only when the Job changed: progress alone moves none of them."""
+        """The Job's pods; while all of them run, only when it changed: progress alone moves none of them."""
         edition = f"{job['metadata']['uid']}/{job['metadata']['resourceVersion']}"
         known = self._pods.get(key)
         if steady and known is not None and known[0] == edition:
             return known[1]
-        pods = (await self._client.list(POD, key.namespace, labels=f"{TRAINING_LABEL}={key.name}")).items
+        # Those of a run before this one have the same label and may still be there.
+        pods = [slim(pod) for pod in await self._labelled(key) if controller_uid(pod) == job["metadata"]["uid"]]
         self._pods[key] = (edition, pods)
         return pods
+
+    async def _former_workers(self, key: Key) -> Problem | None:
+        """Where there is no Job there must be no worker: it would answer by the name of a new one, and write where
+        that one writes."""
+        left = sorted(pod["metadata"]["name"] for pod in await self._labelled(key) if not _over(pod))
+        if not left:
+            return None
+        words = f"workers of an earlier run are still being stopped: {', '.join(left[:3])}"
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        return Problem("WaitingForFormerWorkers", f"{words}{more}; on a lost node: delete them by force", final=False)
+
+    async def _labelled(self, key: Key) -> list[Object]:
+        return (await self._client.list(POD, key.namespace, labels=f"{TRAINING_LABEL}={key.name}")).items
 
 
 def _steady(job: Object) -> bool:
     """All workers run, none is on its way in or out."""
     status, wanted = job.get("status") or {}, job["spec"].get("parallelism", 1)
     return not _ended(job) and status.get("ready", 0) == status.get("active", 0) == wanted
+
+
+def _over(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def _ended(job: Object) -> bool:

@@ -122,6 +122,8 @@ async def test_a_server_that_is_not_there_is_a_trouble_of_the_moment() -> None:
 async def test_a_delete_means_the_object_that_was_seen(server: Server, client: Client) -> None:
     await client.delete(DEPLOYMENT, "ns", "a", uid="u1")  # 404: it is gone, which is what was asked for
     assert server.requests[0][4] == {"propagationPolicy": "Background", "preconditions": {"uid": "u1"}}
+    await client.delete(DEPLOYMENT, "ns", "a", uid="u1", after_dependents=True)
+    assert server.requests[1][4] == {"propagationPolicy": "Foreground", "preconditions": {"uid": "u1"}}
 
 
 async def test_discovery_tells_which_kinds_there_are(server: Server, client: Client) -> None:

@@ -58,7 +58,7 @@ class Api:
         found["status"] = _merged(found.get("status") or {}, patch["status"])
         return self._keep(found)
 
-    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str, **_: Any) -> None:
         self.objects.pop(Key(kind.kind, namespace, name))
 
     def _keep(self, obj: dict[str, Any]) -> dict[str, Any]:
