@@ -8,6 +8,7 @@ MODEL_LABEL = f"{GROUP}/model-deployment"
 TRAINING_LABEL = f"{GROUP}/training-job"
 DIGEST = f"{GROUP}/digest"
 TEMPLATE_DIGEST = f"{GROUP}/template-digest"
+FIXED_DIGEST = f"{GROUP}/fixed-digest"
 
 SERVER = "server"
 TRAINER = "trainer"

@@ -8,7 +8,7 @@ restarts a training that runs.
 import json
 from typing import Any, Literal
 
-from moorage.api.names import RENDEZVOUS_PORT, STATUS_PORT, TEMPLATE_DIGEST, TRAINER, train_name
+from moorage.api.names import FIXED_DIGEST, RENDEZVOUS_PORT, STATUS_PORT, TEMPLATE_DIGEST, TRAINER, train_name
 from moorage.api.trainingjob import Recipe, TrainingJob
 from moorage.desired import overlay, pods, source
 from moorage.desired.defaults import Defaults
@@ -23,6 +23,8 @@ _TRANSIENT = 75
 # Incidents that may cost all workers at once before the Job gives up.
 _INCIDENTS = 3
 _LIBRARY = "/moorage/lib"
+# What Kubernetes does not let anybody change in a Job.
+_FIXED = ("template", "completions", "completionMode", "podFailurePolicy", "podReplacementPolicy")
 # The rest of the gang waits for a worker on a dead node: five minutes, Kubernetes' own default, is too long.
 _NODE_LOST_SECONDS = 30
 
@@ -31,18 +33,16 @@ def children(tj: TrainingJob, defaults: Defaults) -> list[Manifest]:
     return [stamp(_service(tj)), stamp(_job(tj, defaults))]
 
 
-def verdict(live: dict[str, Any] | None, desired: Manifest) -> Verdict:
-    """What is to be done about the Job. Recreate: delete it, and apply when it is gone. Keep: leave it alone."""
-    if live is None:
-        return "Apply"
-    if live["metadata"].get("deletionTimestamp"):
-        return "Keep"
-    if _digest(live) != _digest(desired):
+def verdict(live: dict[str, Any], desired: Manifest) -> Verdict:
+    """What is to be done about a Job that is there. Recreate: delete it, and apply when it is gone. Keep: leave it
+    alone."""
+    if _annotation(live, TEMPLATE_DIGEST) != _annotation(desired, TEMPLATE_DIGEST):
         return "Keep" if _finished(live) else "Recreate"
     if covers(live, desired):
         return "Nothing"
-    fixed = ("template", "completions", "completionMode", "podFailurePolicy", "podReplacementPolicy")
-    same = all(covers(live["spec"].get(key), desired["spec"].get(key)) for key in fixed)
+    # By digest, because an apply also removes what is no longer wanted; and by content, in case somebody changed it.
+    same = _annotation(live, FIXED_DIGEST) == _annotation(desired, FIXED_DIGEST)
+    same = same and all(covers(live["spec"].get(key), desired["spec"].get(key)) for key in _FIXED)
     return "Apply" if same else "Keep"
 
 
@@ -58,9 +58,9 @@ def retire(tj: TrainingJob, live: dict[str, Any] | None) -> dict[str, Any] | Non
     return {"spec": {"ttlSecondsAfterFinished": wanted}}
 
 
-def _digest(job: dict[str, Any]) -> str | None:
+def _annotation(job: dict[str, Any], name: str) -> str | None:
     annotations: dict[str, str] = job["metadata"].get("annotations") or {}
-    return annotations.get(TEMPLATE_DIGEST)
+    return annotations.get(name)
 
 
 def _finished(job: dict[str, Any]) -> bool:
@@ -99,9 +99,11 @@ def _job(tj: TrainingJob, defaults: Defaults) -> Manifest:
     if spec.active_deadline_seconds is not None:
         body["activeDeadlineSeconds"] = spec.active_deadline_seconds
     job = child(tj, "batch/v1", "Job", train_name(tj.metadata.name), spec=body)
-    # Of the user's wish, not of the template: a new operator may make another template of the same wish.
-    wish = spec.model_dump(exclude={"active_deadline_seconds", "ttl_seconds_after_finished"}, exclude_unset=True)
-    job["metadata"]["annotations"] = {TEMPLATE_DIGEST: digest(wish)}
+    # Of the user's wish, not of the template: a new operator may make another template of the same wish. Only what
+    # may change, and without defaults, which a new CRD writes into resources that are there.
+    wish = spec.model_dump(include={"resources", "pod_template"}, exclude_defaults=True)
+    fixed = {key: body.get(key) for key in _FIXED}
+    job["metadata"]["annotations"] = {TEMPLATE_DIGEST: digest(wish), FIXED_DIGEST: digest(fixed)}
     return job
 
 

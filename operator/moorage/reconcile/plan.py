@@ -50,7 +50,7 @@ Satisfied = Callable[[Object, Object], bool]
 """(live, desired): the API server has already been told and stores it in its own way."""
 
 
-Verdict = Callable[[Object | None, Object], str]
+Verdict = Callable[[Object, Object], str]
 """Of an immutable child: Apply, Nothing, Recreate or Keep (see `desired.training.verdict`)."""
 
 

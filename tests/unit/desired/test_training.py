@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from moorage.api.names import FIXED_DIGEST
 from moorage.api.trainingjob import TrainingJob
 from moorage.desired.defaults import Defaults
 from moorage.desired.training import children, retire, verdict
@@ -38,7 +39,6 @@ def env(found: dict[str, Any]) -> dict[str, str]:
 
 def test_verdict() -> None:
     live = job()
-    assert verdict(None, live) == "Apply"
     assert verdict(live, live) == "Nothing"
     assert verdict(live, job(activeDeadlineSeconds=9)) == "Apply"
     assert verdict(live, job(resources={"gpus": 1})) == "Recreate"
@@ -49,11 +49,30 @@ def test_an_upgrade_of_the_operator_never_restarts_a_training() -> None:
     assert verdict(job(DEFAULTS), job(UPGRADED)) == "Keep"
 
 
-def test_what_has_ended_or_is_leaving_is_kept() -> None:
+def test_a_default_that_is_written_down_does_not_restart_a_training() -> None:
+    live = job()
+    resources = {"gpus": 0}
+    filled = job(resources=resources, workers=1, trainer={"script": {"command": ["x"], "env": []}})
+    assert verdict(live, filled) == "Nothing"
+
+
+def test_an_upgrade_that_leaves_something_out_does_not_touch_a_training() -> None:
+    # An apply would remove it from the template, which Kubernetes refuses.
+    former = job()
+    trainer(former)["env"].append({"name": "GONE", "value": "1"})
+    former["metadata"]["annotations"][FIXED_DIGEST] = "of the template with it"
+    assert verdict(former, job()) == "Keep"
+    assert verdict(former, job(resources={"gpus": 1})) == "Recreate", "but the user's wish counts"
+
+
+def test_a_template_that_somebody_changed_is_left_alone() -> None:
+    queued = copy.deepcopy(job())
+    queued["spec"]["template"]["spec"]["containers"][0]["image"] = "other"
+    assert verdict(queued, job()) == "Keep"
+
+
+def test_what_has_ended_is_kept() -> None:
     assert verdict(ended(job()), job(resources={"gpus": 1})) == "Keep"
-    leaving = copy.deepcopy(job())
-    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    assert verdict(leaving, job()) == "Keep"
 
 
 def test_a_job_is_removed_only_when_its_end_is_in_the_status() -> None:
