@@ -1,6 +1,6 @@
 """One way to set a condition. The time comes from the caller: nothing here has a clock."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 Condition = dict[str, Any]
@@ -38,5 +38,21 @@ def find(conditions: Iterable[Condition] | None, type: str) -> Condition | None:
     return next((c for c in conditions or () if c.get("type") == type), None)
 
 
-def without(conditions: Iterable[Condition], type: str) -> list[Condition]:
-    return [c for c in conditions if c.get("type") != type]
+def renewed(
+    old: Iterable[Condition] | None, wanted: Mapping[str, tuple[str, str, str]], *, generation: int, now: str
+) -> list[Condition]:
+    """The wanted ones alone, in their order, each given as status, reason and message."""
+    known = list(old or ())
+    conditions: list[Condition] = []
+    for type, (status, reason, message) in wanted.items():
+        before = find(known, type)
+        conditions += set_condition(
+            [before] if before else [],
+            type=type,
+            status=status,
+            reason=reason,
+            message=message,
+            generation=generation,
+            now=now,
+        )
+    return conditions

@@ -50,7 +50,7 @@ def _failure(finding: Finding) -> Object:
         "exitCode": finding.exit_code,
         "rank": whole(report.get("rank")),
         "localRank": whole(report.get("localRank")),
-        "signal": str(report["signal"]) if report.get("signal") else None,
+        "signal": str(report["signal"])[:_LINE] if report.get("signal") else None,
         "host": str(report["host"])[:_LINE] if report.get("host") else None,
         "step": whole(report.get("step")),
         "lastLines": _lines(report.get("lastLines")),

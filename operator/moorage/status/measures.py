@@ -7,6 +7,9 @@ from typing import Any
 Object = dict[str, Any]
 
 _MOST_METRICS = 64
+# Of a text in the schema, and of a whole number in JSON as the API server reads it.
+_LONGEST = 1024
+_LARGEST = 2**63 - 1
 
 
 def progress(reported: Object | None, before: Object | None, *, done: bool) -> Object | None:
@@ -50,10 +53,10 @@ def metrics(reported: Object | None, result: Object, before: Object | None) -> d
 def output(result: Object) -> Object | None:
     """The published model, from the trainer's last message."""
     reported = result.get("output")
-    if not isinstance(reported, dict) or not isinstance(reported.get("uri"), str):
+    if not isinstance(reported, dict) or not _is_text(reported.get("uri")):
         return None
     found: Object = {"uri": reported["uri"]}
-    if isinstance(reported.get("sha256"), str):
+    if _is_text(reported.get("sha256")):
         found["sha256"] = reported["sha256"]
     if (size := whole(reported.get("sizeBytes"))) is not None:
         found["sizeBytes"] = size
@@ -61,16 +64,28 @@ def output(result: Object) -> Object | None:
 
 
 def whole(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _is_number(value) or abs(int(value)) > _LARGEST:
         return None
     return int(value)
 
 
 def text(value: Any) -> str | None:
     """A number with as many digits as mean something."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _is_number(value):
         return None
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
+    return str(value) if isinstance(value, int) and abs(value) <= _LARGEST else f"{value:.6g}"
+
+
+def _is_number(value: Any) -> bool:
+    """One that a float can hold: JSON has no bounds, and Python's whole numbers have none either."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST
 
 
 def duration(seconds: int) -> str:

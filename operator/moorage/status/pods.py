@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 from moorage.status.words import last_words
@@ -200,7 +201,13 @@ def report_of(pod: Pod, container: str) -> dict[str, Any]:
 
 def _time(value: Any) -> str | None:
     """What a program calls a time, if the API server would call it one too."""
-    return value if isinstance(value, str) and _TIME.match(value) else None
+    if not isinstance(value, str) or not _TIME.match(value):
+        return None
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:  # the 30th of February
+        return None
+    return value
 
 
 def _report(message: str) -> dict[str, Any]:

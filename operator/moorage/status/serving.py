@@ -7,7 +7,7 @@ healthy deployment is never written to.
 
 from typing import Any
 
-from moorage.api.conditions import find, set_condition
+from moorage.api.conditions import find, renewed
 from moorage.api.facts import Decision, ResolvedModel, Waiting
 from moorage.api.modeldeployment import ModelDeployment
 from moorage.api.names import MODEL_LABEL, service_url
@@ -149,20 +149,7 @@ def _conditions(
     if md.spec.scaling is not None:
         wanted["ScalingActive"] = _scaling_active(observed.scaling, find(old, "ScalingActive"))
     wanted["Stalled"] = verdict.stalled(state)
-
-    conditions: list[Object] = []
-    for type, (status, reason, message) in wanted.items():
-        before = find(old, type)
-        conditions += set_condition(
-            [before] if before else [],
-            type=type,
-            status=status,
-            reason=reason,
-            message=message,
-            generation=md.metadata.generation,
-            now=now,
-        )
-    return conditions
+    return renewed(old, wanted, generation=md.metadata.generation, now=now)
 
 
 def _scaling_active(decision: Decision | None, before: Object | None) -> tuple[str, str, str]:

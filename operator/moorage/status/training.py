@@ -7,7 +7,7 @@ ended the status is kept for ever, also when Job and pods are gone.
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage.api.conditions import find, set_condition
+from moorage.api.conditions import find, renewed
 from moorage.api.facts import Problem
 from moorage.api.names import TRAINER
 from moorage.api.trainingjob import TrainingJob
@@ -167,26 +167,13 @@ def _result(pods: list[Object]) -> Object:
 
 
 def _conditions(tj: TrainingJob, state: _State, now: str) -> list[Object]:
-    old = tj.status.get("conditions") or []
     wanted = {
         "Succeeded": state.succeeded,
         "Running": state.running,
         "CapacityAvailable": state.capacity,
         "Stalled": state.stalled,
     }
-    conditions: list[Object] = []
-    for type, (status, reason, message) in wanted.items():
-        before = find(old, type)
-        conditions += set_condition(
-            [before] if before else [],
-            type=type,
-            status=status,
-            reason=reason,
-            message=message,
-            generation=tj.metadata.generation,
-            now=now,
-        )
-    return conditions
+    return renewed(tj.status.get("conditions"), wanted, generation=tj.metadata.generation, now=now)
 
 
 def _stages(status: Object, state: _State) -> list[Object]:

@@ -1,6 +1,6 @@
 """A condition's time says since when, not when last looked at."""
 
-from moorage.api.conditions import find, set_condition
+from moorage.api.conditions import find, renewed, set_condition
 
 
 def put(conditions: list[dict], status: str, now: str, *, type: str = "Ready", reason: str = "R", generation: int = 1):
@@ -26,3 +26,12 @@ def test_nothing_is_changed_in_place() -> None:
     first = put([], "Unknown", "1")
     put(first, "True", "2")
     assert first[0]["status"] == "Unknown"
+
+
+def test_renewed_are_the_wanted_ones_in_their_order_with_their_times() -> None:
+    first = renewed(None, {"Old": ("True", "R", "m"), "Ready": ("True", "R", "m")}, generation=1, now="1")
+    second = renewed(first, {"New": ("True", "R", "m"), "Ready": ("True", "S", "m")}, generation=2, now="2")
+    assert [(c["type"], c["reason"], c["lastTransitionTime"]) for c in second] == [
+        ("New", "R", "2"),
+        ("Ready", "S", "1"),
+    ]

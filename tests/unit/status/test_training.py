@@ -104,6 +104,32 @@ def test_what_a_program_reports_in_another_form_is_left_out() -> None:
     assert status["metrics"] == {"b": "1"}
 
 
+@pytest.mark.parametrize("most", [1e300, 10**400, 2**63, -(2**64)])
+def test_numbers_that_the_api_server_would_refuse_are_left_out(most: float) -> None:
+    odd = {"step": 7, "totalSteps": most, "etaSeconds": most, "percent": most, "samplesPerSecond": 1.0}
+    status = look(training(), job=job(), pods=[worker(0)], progress=odd)
+    assert status["progress"] == {"step": 7, "samplesPerSecond": "1"}
+    big = {**DONE, "output": {**DONE["output"], "sizeBytes": most}}  # type: ignore[dict-item]
+    pods = [worker(0, phase="Succeeded", code=0, message=big)]
+    assert look(training(), job=job("Complete"), pods=pods)["output"] == {"uri": "pvc://m/1", "sha256": "ab"}
+
+
+def test_metrics_are_short_texts_however_large_the_number() -> None:
+    measured = {"a": 1e300, "b": 10**200, "c": 10**400, "d": 7}
+    status = look(training(), job=job(), pods=[worker(0)], progress={"metrics": measured})
+    assert status["metrics"] == {"a": "1e+300", "b": "1e+200", "d": "7"}
+
+
+def test_texts_that_the_api_server_would_refuse_are_left_out_or_cut() -> None:
+    long = {**DONE, "output": {"uri": "pvc://m/1", "sha256": "a" * 1025}}
+    pods = [worker(0, phase="Succeeded", code=0, message=long)]
+    assert look(training(), job=job("Complete"), pods=pods)["output"] == {"uri": "pvc://m/1"}
+    pods = [worker(0, phase="Failed", code=1, message={**SCRIPT, "signal": "S" * 2000, "time": "2026-02-30T00:00:00Z"})]
+    failure = look(training(), job=job("Failed"), pods=pods)["lastFailure"]
+    assert len(failure["signal"]) == 1024
+    assert failure["time"] == NOW, "what the kubelet says"
+
+
 def test_succeeded() -> None:
     before = look(training(), job=job(), pods=[worker(0), worker(1)], progress=PROGRESS)
     pods = [worker(0, phase="Succeeded", code=0, message=DONE), worker(1, phase="Succeeded", code=0)]
