@@ -22,6 +22,7 @@ class Scaled:
     """One that scales by load, as it stands."""
 
     key: Key
+    uid: str
     scaling: Scaling
     current: int
     ready: int
@@ -31,7 +32,8 @@ class Replicas:
     def __init__(self, store: Store, queue: WorkQueue, *, measuring: bool) -> None:
         self._store, self._queue = store, queue
         self._measuring = measuring
-        self._decisions: dict[Key, Decision] = {}
+        # With the uid of the resource it is about: one that was made anew under its name begins afresh.
+        self._decisions: dict[Key, tuple[str, Decision]] = {}
 
     def wanted(self, key: Key, md: ModelDeployment) -> tuple[int, Decision | None]:
         """The number, and the decision behind it; None where a status already tells of an earlier one."""
@@ -39,16 +41,15 @@ class Replicas:
         if scaling is None:
             self._decisions.pop(key, None)
             return md.replicas, None
-        bounds, current = Bounds(scaling.min_replicas, scaling.max_replicas), self._current(key, md.status)
-        decision = self._decisions.get(key)
+        bounds, uid = Bounds(scaling.min_replicas, scaling.max_replicas), md.metadata.uid
+        current, decision = self._current(key, uid, md.status), self._decision(key, uid)
         if decision is not None:
             if bounds.minimum <= decision.replicas <= bounds.maximum:
                 return decision.replicas, decision
             current = decision.replicas  # the bounds changed since; the next round will say it in its own words
         if not self._measuring:
-            held = hold(
-                bounds, current, "PrometheusNotConfigured", "the operator has no Prometheus: set its prometheusUrl"
-            )
+            missing = "the operator has no Prometheus: set prometheus.url in the chart's values"
+            held = hold(bounds, current, "PrometheusNotConfigured", missing)
         else:
             held = hold(bounds, current, "Measuring", "waiting for the first answer of Prometheus", status="Unknown")
             told = find(md.status.get("conditions"), "ScalingActive")
@@ -56,12 +57,15 @@ class Replicas:
                 return held.replicas, None
         return held.replicas, held
 
-    def publish(self, key: Key, decision: Decision) -> None:
+    def publish(self, key: Key, uid: str, decision: Decision) -> None:
         """Keep it; the same number for the same cause is no news, whatever the demand reads by now."""
-        old = self._decisions.get(key)
+        old = self._decision(key, uid)
         if old is not None and (old.replicas, old.active[:2]) == (decision.replicas, decision.active[:2]):
             return
-        self._decisions[key] = decision
+        resource = self._store.get(key)
+        if resource is None or resource["metadata"]["uid"] != uid:
+            return  # deleted while it was decided about
+        self._decisions[key] = (uid, decision)
         self._queue.add(key)
 
     def forget(self, key: Key) -> None:
@@ -73,24 +77,34 @@ class Replicas:
             if not (obj.get("spec") or {}).get("scaling") or "deletionTimestamp" in obj["metadata"]:
                 continue
             key = Key(MODEL_DEPLOYMENT.kind, obj["metadata"]["namespace"], obj["metadata"]["name"])
-            live = self._live(key)
+            uid = obj["metadata"]["uid"]
+            live = self._live(key, uid)
             if live is None:
                 continue
             try:
                 scaling = ModelDeployment.parse(obj).spec.scaling
             except InvalidSpec:
                 continue  # its own reconcile says so
-            current = self._current(key, obj.get("status") or {})
+            current = self._current(key, uid, obj.get("status") or {})
             if scaling is not None and current is not None:
-                yield Scaled(key, scaling, current, int((live.get("status") or {}).get("readyReplicas") or 0))
+                yield Scaled(key, uid, scaling, current, int((live.get("status") or {}).get("readyReplicas") or 0))
 
-    def _current(self, key: Key, status: Object) -> int | None:
-        decision = self._decisions.get(key)
+    def _current(self, key: Key, uid: str, status: Object) -> int | None:
+        decision = self._decision(key, uid)
         if decision is not None:
             return decision.replicas
-        live = self._live(key)
+        live = self._live(key, uid)
         found = live["spec"].get("replicas") if live is not None else status.get("desiredReplicas")
         return None if found is None else int(found)
 
-    def _live(self, key: Key) -> Object | None:
-        return self._store.get(Key(DEPLOYMENT.kind, key.namespace, key.name))
+    def _decision(self, key: Key, uid: str) -> Decision | None:
+        about, decision = self._decisions.get(key, ("", None))
+        return decision if about == uid else None
+
+    def _live(self, key: Key, uid: str) -> Object | None:
+        """The Deployment, unless it is of a former resource of this name, or of somebody else."""
+        found = self._store.get(Key(DEPLOYMENT.kind, key.namespace, key.name))
+        if found is None:
+            return None
+        owners = found["metadata"].get("ownerReferences") or ()
+        return found if all(owner["uid"] == uid for owner in owners if owner.get("controller")) else None

@@ -14,6 +14,8 @@ from moorage.api.facts import Decision
 
 # rate() extrapolates: a steady 8 requests in flight reads 8.0003. A hundredth of a replica is noise, not load.
 TOLERANCE = 0.01
+# More than any bounds let pass. A quotient of two numbers of the user's may be more than a float or a status can hold.
+MOST = 1_000_000
 # Share of a window's steps that must hold data. Not all: one lost scrape in five minutes must not stop scale-down.
 COVERED = 0.9
 
@@ -28,7 +30,8 @@ class Bounds:
 class Demand:
     """One metric's total over all replicas. `now` None: there is no data. `peak`: the highest of the window.
 
-    `problem` (reason, message) says why there is no data, or why it may not take replicas away.
+    `problem` (reason, message) says why there is no data, or why it may not take replicas away; `failed` that it is
+    the question that failed, not the data that was missing.
     """
 
     metric: str
@@ -37,9 +40,11 @@ class Demand:
     peak: float | None = None
     window: int = 300
     problem: tuple[str, str] | None = None
+    failed: bool = False
 
     def need(self, total: float) -> int:
-        return max(0, math.ceil(total / self.target - TOLERANCE))
+        wish = total / self.target - TOLERANCE
+        return math.ceil(min(max(wish, 0), MOST))
 
 
 def measured(

@@ -29,8 +29,9 @@ def scaled(low: int = 1, high: int = 8, status: dict[str, Any] | None = None) ->
     return model_deployment(status=status, scaling={"minReplicas": low, "maxReplicas": high, "metrics": metrics})
 
 
-def deployment(replicas: int) -> dict[str, Any]:
-    meta = {"name": "a", "namespace": "ns", "uid": "d", "resourceVersion": "1"}
+def deployment(replicas: int, owner: str = "u") -> dict[str, Any]:
+    reference = {"kind": "ModelDeployment", "name": "a", "uid": owner, "controller": True}
+    meta = {"name": "a", "namespace": "ns", "uid": "d", "resourceVersion": "1", "ownerReferences": [reference]}
     return {
         "kind": "Deployment",
         "metadata": meta,
@@ -43,6 +44,8 @@ class World:
     def __init__(self, *, measuring: bool = True) -> None:
         self.store, self.queue = Store(), WorkQueue()
         self.replicas = Replicas(self.store, self.queue, measuring=measuring)
+
+        self.store.put(scaled())
 
     def wanted(self, obj: dict[str, Any]) -> tuple[int, Decision | None]:
         return self.replicas.wanted(KEY, ModelDeployment.parse(obj))
@@ -60,7 +63,7 @@ def test_without_scaling_it_is_what_the_user_says(world: World) -> None:
 
 def test_a_decision_is_followed(world: World) -> None:
     decision = Decision(3, "demand 20 / target 8 → 3", FOLLOWING)
-    world.replicas.publish(KEY, decision)
+    world.replicas.publish(KEY, "u", decision)
     assert world.wanted(scaled()) == (3, decision)
     assert len(world.queue) == 1
 
@@ -87,7 +90,7 @@ def test_nothing_yet_begins_at_the_minimum(world: World) -> None:
 
 
 def test_new_bounds_hold_at_once(world: World) -> None:
-    world.replicas.publish(KEY, Decision(7, "demand 50 / target 8 → 7", FOLLOWING))
+    world.replicas.publish(KEY, "u", Decision(7, "demand 50 / target 8 → 7", FOLLOWING))
     assert world.wanted(scaled(high=4))[0] == 4
     assert world.wanted(scaled(low=8))[0] == 8
 
@@ -102,17 +105,38 @@ def test_without_prometheus_it_says_so_and_holds() -> None:
 
 def test_the_same_number_for_the_same_cause_is_no_news(world: World) -> None:
     first = Decision(3, "demand 20 / target 8 → 3", FOLLOWING)
-    world.replicas.publish(KEY, first)
-    world.replicas.publish(KEY, Decision(3, "demand 21 / target 8 → 3", FOLLOWING))
+    world.replicas.publish(KEY, "u", first)
+    world.replicas.publish(KEY, "u", Decision(3, "demand 21 / target 8 → 3", FOLLOWING))
     assert world.wanted(scaled()) == (3, first)
 
 
 def test_the_loop_is_given_what_runs_and_scales(world: World) -> None:
-    world.store.put(scaled())
     assert list(world.replicas.scaled()) == [], "what does not run has no load"
     world.store.put(deployment(2))
     (found,) = world.replicas.scaled()
     assert (found.key, found.current, found.ready) == (KEY, 2, 2)
-    world.replicas.publish(KEY, Decision(3, "…", FOLLOWING))
+    world.replicas.publish(KEY, "u", Decision(3, "…", FOLLOWING))
     (found,) = world.replicas.scaled()
     assert (found.current, found.ready) == (3, 2)
+
+
+def test_a_new_resource_of_the_name_begins_afresh(world: World) -> None:
+    world.replicas.publish(KEY, "u", Decision(7, "demand 50 / target 8 → 7", FOLLOWING))
+    world.store.put(deployment(7))
+    anew = scaled()
+    anew["metadata"] |= {"uid": "u2", "resourceVersion": "9"}
+    world.store.put(anew)
+    assert world.wanted(anew)[0] == 1
+    assert list(world.replicas.scaled()) == [], "the Deployment of the former one says nothing"
+
+
+def test_a_decision_about_what_is_gone_is_dropped() -> None:
+    queue = WorkQueue()
+    replicas = Replicas(Store(), queue, measuring=True)
+    replicas.publish(KEY, "u", Decision(3, "…", FOLLOWING))
+    assert len(queue) == 0
+
+
+def test_without_prometheus_it_names_the_setting() -> None:
+    _, decision = World(measuring=False).wanted(scaled())
+    assert decision is not None and "prometheus.url in the chart's values" in decision.active[2]

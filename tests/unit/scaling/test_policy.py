@@ -94,6 +94,11 @@ def test_one_lost_scrape_does_not_stop_scale_down() -> None:
     assert decide(BOUNDS, 4, [demand]).replicas == 1
 
 
+@pytest.mark.parametrize(("now", "replicas"), [(1e300, 10), (-1e300, 1)])
+def test_a_quotient_beyond_all_numbers_is_still_within_the_bounds(now: float, replicas: int) -> None:
+    assert decide(BOUNDS, 1, [load(now, now, target=1e-50)]).replicas == replicas
+
+
 amounts = st.floats(0, 1e6, allow_nan=False)
 demands = st.builds(
     Demand,
