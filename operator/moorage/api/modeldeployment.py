@@ -351,6 +351,8 @@ class ModelStatus(Model):
     """The content that is demanded; absent when it is not checked."""
     training_job: Text | None = None
     """The TrainingJob that made it."""
+    match_labels: dict[str, LabelValue] | None = None
+    """The labels by which that TrainingJob was found. While they are asked for, the model outlives its TrainingJob."""
     secret_ref: SecretRef | None = None
     """The Secret it is fetched with."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from moorage.api.conditions import find
 from moorage.api.facts import ResolvedModel, Waiting
-from moorage.api.modeldeployment import ModelDeployment
+from moorage.api.modeldeployment import ModelDeployment, ModelSource
 from moorage.desired import pods, source
 from moorage.desired.defaults import Defaults
 from moorage.desired.meta import Manifest
@@ -35,7 +35,7 @@ def resolve(md: ModelDeployment, training_jobs: list[dict[str, Any]]) -> Resolve
     succeeded = [job for job in matching if _succeeded(job)]
     if succeeded:
         return _from_job(max(succeeded, key=_age), model.version, secret)
-    return _kept(md) or _waiting(wanted, matching)
+    return _kept(md, model, wanted) or _waiting(wanted, matching)
 
 
 def _matches(job: dict[str, Any], namespace: str, wanted: dict[str, str]) -> bool:
@@ -72,17 +72,20 @@ def _from_job(job: dict[str, Any], version: str | None, secret: str | None) -> R
     )
 
 
-def _kept(md: ModelDeployment) -> ResolvedModel | None:
-    """The TrainingJob is gone, its model is not: go on with what the status says, unless the question has changed."""
+def _kept(md: ModelDeployment, model: ModelSource, wanted: dict[str, str]) -> ResolvedModel | None:
+    """The TrainingJob is gone, its model is not: go on with what the status says, unless the question has changed.
+
+    The question is the labels alone: the generation changes with every `kubectl scale`.
+    """
     served = md.status.get("model") or {}
-    if not served.get("trainingJob") or md.status.get("observedGeneration") != md.metadata.generation:
+    if not served.get("trainingJob") or served.get("matchLabels") != wanted:
         return None
     return ResolvedModel(
         uri=served.get("uri"),
         format=served.get("format") or "TorchExport",
-        version=served.get("version") or served["trainingJob"],
+        version=model.version or served["trainingJob"],
         sha256=served.get("sha256"),
-        secret=(served.get("secretRef") or {}).get("name"),
+        secret=model.secret_ref.name if model.secret_ref else (served.get("secretRef") or {}).get("name"),
         training_job=served["trainingJob"],
     )
 

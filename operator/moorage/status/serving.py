@@ -58,7 +58,7 @@ def compute(md: ModelDeployment, observed: ServingObserved, now: str) -> dict[st
         "selector": f"{MODEL_LABEL}={md.metadata.name}",
         "runtime": md.spec.runtime.name,
         "url": service_url(md.metadata.name, md.metadata.namespace),
-        "model": _model(observed.model, old),
+        "model": _model(md, observed.model),
         "scaling": _scaling(md, observed.scaling, now),
         "lastFailure": _last_failure(state, old, now),
         "conditions": _conditions(md, observed, seen, trouble, state, desired, now),
@@ -76,17 +76,19 @@ def _desired(md: ModelDeployment, observed: ServingObserved) -> int:
     return int(md.status.get("desiredReplicas") or md.spec.scaling.min_replicas)
 
 
-def _model(model: ResolvedModel | Waiting | None, old: Object) -> Object | None:
+def _model(md: ModelDeployment, model: ResolvedModel | Waiting | None) -> Object | None:
     if not isinstance(model, ResolvedModel):
-        return old.get("model")
+        return md.status.get("model")
     if model.uri is None:
         return None
+    asked = md.spec.model.from_training_jobs if md.spec.model else None
     found = {
         "uri": model.uri,
         "version": model.version,
         "format": model.format,
         "sha256": model.sha256,
         "trainingJob": model.training_job,
+        "matchLabels": asked.match_labels if asked else None,
         "secretRef": {"name": model.secret} if model.secret else None,
     }
     return {key: value for key, value in found.items() if value is not None}

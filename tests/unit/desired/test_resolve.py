@@ -75,6 +75,20 @@ def test_a_deleted_training_does_not_take_its_model_out_of_service() -> None:
     assert resolve(deployment(FOLLOW, status), []) == first
 
 
+def test_nor_does_a_change_of_something_else_meanwhile() -> None:
+    """Replicas, say: the generation is another, and the question is the same."""
+    labels = FOLLOW["fromTrainingJobs"]["matchLabels"]
+    status = {"observedGeneration": 1, "model": {"uri": "s3://m/a", "trainingJob": "a", "matchLabels": labels}}
+    kept = resolve(deployment(FOLLOW, status, generation=2), [])
+    assert isinstance(kept, ResolvedModel) and kept.uri == "s3://m/a"
+    mine = {**FOLLOW, "version": "7", "secretRef": {"name": "mine"}}
+    kept = resolve(deployment(mine, status, generation=3), [])
+    assert isinstance(kept, ResolvedModel) and (kept.version, kept.secret) == ("7", "mine")
+
+
 def test_but_another_question_gets_no_old_answer() -> None:
-    status = {"observedGeneration": 1, "model": {"uri": "s3://m/a", "trainingJob": "a"}}
-    assert isinstance(resolve(deployment(FOLLOW, status, generation=2), []), Waiting)
+    """Not even once the status has seen the new question: it keeps the old model while it waits."""
+    model = {"uri": "s3://m/a", "trainingJob": "a", "matchLabels": {"model": "other"}}
+    for observed in (1, 2):
+        status = {"observedGeneration": observed, "model": model}
+        assert isinstance(resolve(deployment(FOLLOW, status, generation=2), []), Waiting)
