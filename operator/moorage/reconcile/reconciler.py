@@ -15,7 +15,7 @@ import aiohttp
 import structlog
 
 from moorage import telemetry
-from moorage.api.conditions import set_condition
+from moorage.api.conditions import find, set_condition
 from moorage.api.facts import InvalidSpec
 from moorage.kube.client import Client
 from moorage.kube.errors import ApiError, Conflict, Forbidden, NamespaceTerminating, NotFound, Transient
@@ -38,6 +38,9 @@ log = structlog.get_logger()
 
 SLOW_RETRY = 15.0
 """Missing rights and full quotas are not mended within seconds."""
+
+_LONGEST = 1024
+"""Of the words about a fault of ours: they hold whatever an exception says."""
 
 
 def utc_now() -> str:
@@ -107,6 +110,7 @@ class Reconciler:
             self._failed(key, "Timeout", f"took longer than {self._settings.reconcile_timeout_seconds:.0f} s")
         except Exception as error:
             log.exception("reconcile broke")
+            await self._confess(key, error)
             self._failed(key, type(error).__name__, str(error), at_least=1, quiet=True)
         else:
             self._queue.forget(key)
@@ -140,6 +144,18 @@ class Reconciler:
             raise outcome.failed
         return outcome.again
 
+    async def _confess(self, key: Key, error: Exception) -> None:
+        """A fault of ours is not for the log alone: who waits for this resource has to hear of it."""
+        obj = self._store.get(key)
+        status = _broken(obj, error, self._now()) if obj is not None else None
+        if obj is None or status is None:
+            return
+        try:
+            async with asyncio.timeout(self._settings.reconcile_timeout_seconds):
+                await self._tell(obj, status)
+        except Exception as another:
+            log.warning("the status cannot be written either", error=str(another))
+
     async def _tell(self, obj: Object, status: dict[str, Any]) -> None:
         """One patch of what changed, and nothing when nothing did."""
         old = obj.get("status") or {}
@@ -167,18 +183,29 @@ class Reconciler:
 
 def _unreadable(obj: Object, error: InvalidSpec, now: str) -> dict[str, Any]:
     """The schema let it pass and we cannot read it: written for another version of the operator."""
+    values = {_summary(obj): "Unknown", "Stalled": "True"}
+    return _with(obj, values, error.reason, error.message, now)
+
+
+def _broken(obj: Object, error: Exception, now: str) -> dict[str, Any] | None:
+    """Not final: it is tried again. None where this generation is known to be well, and goes on being so."""
+    told = find((obj.get("status") or {}).get("conditions"), _summary(obj)) or {}
+    if told.get("status") == "True" and told.get("observedGeneration") == obj["metadata"].get("generation", 0):
+        return None
+    said = f"the operator failed and tries again; its log has the details ({type(error).__name__}: {error})"
+    return _with(obj, {_summary(obj): "Unknown"}, "InternalError", said[:_LONGEST], now)
+
+
+def _summary(obj: Object) -> str:
+    return "Ready" if obj["kind"] == MODEL_DEPLOYMENT.kind else "Succeeded"
+
+
+def _with(obj: Object, values: dict[str, str], reason: str, message: str, now: str) -> dict[str, Any]:
     status = dict(obj.get("status") or {})
     generation = obj["metadata"].get("generation", 0)
-    summary = "Ready" if obj["kind"] == MODEL_DEPLOYMENT.kind else "Succeeded"
     conditions = status.get("conditions") or []
-    for type_, value in ((summary, "Unknown"), ("Stalled", "True")):
+    for type_, value in values.items():
         conditions = set_condition(
-            conditions,
-            type=type_,
-            status=value,
-            reason=error.reason,
-            message=error.message,
-            generation=generation,
-            now=now,
+            conditions, type=type_, status=value, reason=reason, message=message, generation=generation, now=now
         )
     return {**status, "observedGeneration": generation, "conditions": conditions}

@@ -223,6 +223,38 @@ async def test_a_bug_is_logged_and_comes_again(world: World) -> None:
     assert KEY in world.queue._timers
 
 
+def break_serving(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: Any) -> None:
+        raise ZeroDivisionError("division " * 1000)
+
+    monkeypatch.setattr(world.reconciler._serving, "reconcile", broken)
+
+
+async def test_a_bug_is_told_where_people_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put()
+    break_serving(world, monkeypatch)
+    await world.attempt()
+    ready = world.condition("Ready")
+    assert (ready["status"], ready["reason"]) == ("Unknown", "InternalError")
+    assert "ZeroDivisionError" in ready["message"] and len(ready["message"]) <= 1024
+    assert world.condition("Stalled") == {}
+    monkeypatch.undo()
+    await world.attempt()
+    assert world.condition("Ready")["reason"] != "InternalError"
+
+
+async def test_a_bug_takes_nothing_back_that_is_known_to_be_well(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = {"type": "Ready", "status": "True", "reason": "x", "message": "", "observedGeneration": 1}
+    world.put()
+    obj = deepcopy(world.api.objects[KEY]) | {"status": {"conditions": [ready]}}
+    obj["metadata"]["resourceVersion"] = "2"
+    world.store.put(obj)
+    world.api.objects[KEY] = obj
+    break_serving(world, monkeypatch)
+    await world.attempt()
+    assert world.api.statuses == []
+
+
 async def test_a_namespace_on_its_way_out_is_dropped(world: World) -> None:
     world.put()
     world.fail(NamespaceTerminating("being terminated"))
