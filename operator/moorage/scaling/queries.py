@@ -54,4 +54,5 @@ def samples(query: str, over: int, step: int = STEP) -> str:
 
 
 def _sum(series: str) -> str:
-    return f"sum by ({BY}) ({series})"
+    # A pod may be scraped twice, by its annotations and by its PodMonitor: other labels, but the same pod and model.
+    return f"sum by ({BY}) (max by ({BY}, pod, model, version) ({series}))"
