@@ -22,7 +22,7 @@ from typing import Self
 from cluster import cache
 from cluster.images import BASE, Image
 from cluster.interface import ClusterError, Unavailable
-from cluster.packages import Package, require
+from cluster.packages import IMAGES, require
 from cluster.progress import Progress
 from cluster.stream import stream
 
@@ -32,7 +32,6 @@ APART = [*TIED, "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill
 # buildah keeps more than its storage below this folder: it sees ours there.
 CONTAINERS = Path("/var/lib/containers")
 OURS = ["sh", "-c", f'mount --bind "$1" {CONTAINERS} && shift && exec "$@"', "sh"]
-PACKAGES = (Package("buildah", "buildah"), Package("mmdebstrap", "mmdebstrap"), Package("util-linux", "setpriv"))
 # The same port each time, if it is free: buildah remembers which layers the registry of that address has.
 PORT = 15799
 
@@ -112,7 +111,7 @@ class Buildah:
             return
         if os.geteuid() != 0:
             raise Unavailable("building images without Docker needs root")
-        require(PACKAGES, progress)
+        require(IMAGES, progress)
         for folder in (self._blobs, self.folder / "containers", CONTAINERS):
             folder.mkdir(parents=True, exist_ok=True)
         self._open.enter_context(cache.lock("images", progress))

@@ -9,7 +9,7 @@ from pathlib import Path
 from cluster import lifecycle, native
 from cluster.api import ApiCluster
 from cluster.existing import ExistingCluster
-from cluster.interface import Cluster, Tier, Unavailable
+from cluster.interface import Cluster, ClusterError, Tier, Unavailable
 from cluster.names import Names, default_name
 from cluster.native import NativeCluster
 
@@ -18,7 +18,8 @@ DRIVERS = ("native", "kind")
 
 
 def open_cluster(tier: Tier = "full", name: str | None = None, nodes: int | None = None) -> Cluster:
-    """The cluster of that tier and name, up or not. Raises Unavailable with the reason why there can be none.
+    """The cluster of that tier and name, up or not. Raises Unavailable with the reason why there can be none,
+    ClusterError for settings that make no sense: those must not look like a machine that cannot.
 
     An existing cluster is used only when MOORAGE_USE_EXISTING_CLUSTER=1 says so: KUBECONFIG alone is set on many a
     machine, and may lead to somebody's production.
@@ -29,7 +30,7 @@ def open_cluster(tier: Tier = "full", name: str | None = None, nodes: int | None
     if os.environ.get("MOORAGE_USE_EXISTING_CLUSTER") == "1":
         kubeconfig = os.environ.get("KUBECONFIG")
         if not kubeconfig:
-            raise Unavailable("MOORAGE_USE_EXISTING_CLUSTER=1 needs KUBECONFIG to say which cluster")
+            raise ClusterError("MOORAGE_USE_EXISTING_CLUSTER=1 needs KUBECONFIG to say which cluster")
         return ExistingCluster(Path(kubeconfig))
     has = lifecycle.remembered_nodes(names)
     count = max(nodes or asked_nodes() or has or DEFAULT_NODES, has)
@@ -43,16 +44,12 @@ def open_cluster(tier: Tier = "full", name: str | None = None, nodes: int | None
 def choose(names: Names) -> str:
     asked = os.environ.get("MOORAGE_CLUSTER_DRIVER", "")
     if asked and asked not in DRIVERS:
-        raise Unavailable(f"MOORAGE_CLUSTER_DRIVER must be one of {', '.join(DRIVERS)}, not {asked!r}")
+        raise ClusterError(f"MOORAGE_CLUSTER_DRIVER must be one of {', '.join(DRIVERS)}, not {asked!r}")
     left = lifecycle.left_by(names)
-    if asked or left in DRIVERS:
-        return asked or left
-    if docker_answers():
-        return "kind"
-    reason = native_reason()
-    if reason:
+    chosen = asked or (left if left in DRIVERS else "kind" if docker_answers() else "native")
+    if chosen == "native" and (reason := native_reason()):
         raise Unavailable(reason)
-    return "native"
+    return chosen
 
 
 def native_reason() -> str | None:
@@ -75,7 +72,7 @@ def asked_nodes() -> int:
     """What MOORAGE_NODES says, 0 if it says nothing."""
     text = os.environ.get("MOORAGE_NODES", "")
     if text and not (text.isdigit() and 1 <= int(text) <= native.MOST_NODES):
-        raise Unavailable(f"MOORAGE_NODES must be a number from 1 to {native.MOST_NODES}, not {text!r}")
+        raise ClusterError(f"MOORAGE_NODES must be a number from 1 to {native.MOST_NODES}, not {text!r}")
     return int(text or 0)
 
 

@@ -83,11 +83,17 @@ def cut_node(names: Names, i: int) -> None:
     ip(names.control_netns, "link", "set", f"n{i}", "down")
 
 
+def ours(names: Names, netns: str) -> bool:
+    """Whether this cluster made it. Others name theirs too, some by a bare number."""
+    prefix = names.node_netns(0).removesuffix("0")
+    return netns == names.control_netns or (netns.startswith(prefix) and netns.removeprefix(prefix).isdigit())
+
+
 def remove(names: Names) -> None:
     if not NETNS_FOLDER.is_dir():
         return
     for path in sorted(NETNS_FOLDER.iterdir()):
-        if path.name == names.control_netns or path.name.removeprefix(f"{names.name}-node").isdigit():
+        if ours(names, path.name):
             run("ip", "netns", "del", path.name)
     # iproute2 mounts this folder onto itself at its first use; nobody needs that while it is empty.
     if not any(NETNS_FOLDER.iterdir()) and str(NETNS_FOLDER) in Path("/proc/self/mounts").read_text().split():

@@ -23,7 +23,13 @@ class Package:
         return shutil.which(self.probe, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin") is not None
 
 
-IMAGES = (Package("buildah", "buildah"), Package("mmdebstrap", "mmdebstrap"))
+# The keyring is for hosts that are not Debian, such as Ubuntu: the base image is made of Debian's packages.
+IMAGES = (
+    Package("buildah", "buildah"),
+    Package("mmdebstrap", "mmdebstrap"),
+    Package("util-linux", "setpriv"),
+    Package("debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg"),
+)
 NODE = (
     Package("containerd", "containerd"),
     Package("runc", "runc"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster import choice, names, native
-from cluster.interface import Unavailable
+from cluster.interface import ClusterError
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def test_an_existing_cluster_is_used_when_asked_for(tmp_path: Path, machine: pyt
 
 def test_asking_for_an_existing_cluster_without_saying_which_is_an_error(machine: pytest.MonkeyPatch) -> None:
     machine.setenv("MOORAGE_USE_EXISTING_CLUSTER", "1")
-    with pytest.raises(Unavailable, match="needs KUBECONFIG"):
+    with pytest.raises(ClusterError, match="needs KUBECONFIG"):
         choice.open_cluster()
 
 
@@ -81,14 +81,14 @@ def test_a_driver_can_be_asked_for(machine: pytest.MonkeyPatch) -> None:
     machine.setenv("MOORAGE_CLUSTER_DRIVER", "native")
     assert choice.open_cluster().driver == "native"
     machine.setenv("MOORAGE_CLUSTER_DRIVER", "minikube")
-    with pytest.raises(Unavailable, match="one of native, kind, not 'minikube'"):
+    with pytest.raises(ClusterError, match="one of native, kind, not 'minikube'"):
         choice.open_cluster()
 
 
 @pytest.mark.parametrize("text", ["0", "10", "two", "-1"])
 def test_a_number_of_nodes_that_cannot_be_is_refused(machine: pytest.MonkeyPatch, text: str) -> None:
     machine.setenv("MOORAGE_NODES", text)
-    with pytest.raises(Unavailable, match="from 1 to 9"):
+    with pytest.raises(ClusterError, match="from 1 to 9"):
         choice.open_cluster()
 
 
