@@ -125,6 +125,34 @@ def test_a_recreated_training_runs_again(api: Cluster, operator: OperatorProcess
     assert "output" not in now["status"]
 
 
+def test_a_recreated_training_waits_for_the_workers_of_the_one_before(
+    api: Cluster, operator: OperatorProcess, ns: str, apply
+) -> None:
+    wish = training_job(**REMOTE, podTemplate=NOWHERE)
+    apply(wish)
+    (worker,) = deploy.eventually(lambda: pods(api, ns, "digits"), 20, "the worker's pod")
+    name = worker["metadata"]["name"]
+
+    def hold(*finalizers: str) -> None:
+        held = {"metadata": {"finalizers": [*worker["metadata"].get("finalizers", []), *finalizers]}}
+        api.kubectl("patch", "pod", name, "-n", ns, "--type=merge", "-p", json.dumps(held))
+
+    hold("example.com/still-stopping")
+    api.kubectl("delete", "tjob", "digits", "-n", ns)
+    deploy.eventually(lambda: deploy.get(api, "job", "digits-train", ns) is None, 20, "the Job is gone")
+    apply(wish)
+
+    def waits() -> bool:
+        succeeded = deploy.condition(deploy.get(api, "tjob", "digits", ns), "Succeeded")
+        return succeeded["reason"] == "WaitingForFormerWorkers" and name in succeeded["message"]
+
+    deploy.eventually(waits, 20, "it says what it waits for")
+    assert deploy.get(api, "job", "digits-train", ns) is None
+    worker["metadata"]["finalizers"] = []
+    hold()
+    deploy.eventually(lambda: deploy.get(api, "job", "digits-train", ns), 30, "the Job")
+
+
 def test_what_training_made_is_served(api: Cluster, operator: OperatorProcess, ns: str, apply) -> None:
     follow = {"fromTrainingJobs": {"matchLabels": {"model": "digits"}}}
     apply(model_deployment(**without_volumes(model=follow, podTemplate=NOWHERE)))
