@@ -28,9 +28,10 @@ def apply(template: Manifest, overlay: dict[str, Any] | None) -> Manifest:
     unknown = sorted(set(overlay) - {"metadata", "spec"})
     if unknown:
         raise InvalidSpec(f"spec.podTemplate: unknown field {', '.join(unknown)}: write metadata and spec, as in a pod")
+    _refuse_shapeless(overlay)
     _refuse_reserved(overlay)
     merged = _canonical(_merge(template, overlay, "podTemplate"))
-    labels, wanted = merged["metadata"].get("labels") or {}, template["metadata"]["labels"]
+    labels, wanted = (merged.get("metadata") or {}).get("labels") or {}, template["metadata"]["labels"]
     for key, value in wanted.items():
         if key.startswith("moorage.dev/") and labels.get(key) != value:
             raise InvalidSpec(f"spec.podTemplate.metadata.labels: {key} selects the pods and must stay {value}")
@@ -91,18 +92,49 @@ def _merge_list(base: list[Any], over: list[Any], field: str, path: str) -> list
     return list(merged.values())
 
 
+# What is read here or by `digest`; all else is the API server's to judge. A list holds what its one entry shows.
+_CONTAINER: dict[str, Any] = {
+    **{key: [{}] for key in ("env", "envFrom", "ports", "volumeMounts")},
+    "name": str,
+    "image": str,
+    "resources": {"requests": {}, "limits": {}},
+}
+_SHAPE: dict[str, Any] = {
+    "metadata": {"labels": {}, "annotations": {}},
+    "spec": {
+        **{key: [_CONTAINER] for key in ("containers", "initContainers")},
+        **{key: [{}] for key in ("volumes", "tolerations", "imagePullSecrets", "topologySpreadConstraints")},
+    },
+}
+_WORDS: dict[type, str] = {dict: "an object", list: "a list", str: "text"}
+
+
+def _refuse_shapeless(value: Any, shape: Any = _SHAPE, path: str = "spec.podTemplate") -> None:
+    """The schema lets anything pass here. null is a wish of its own: it removes."""
+    if shape is None or value is None:
+        return
+    wanted: type = shape if isinstance(shape, type) else type(shape)
+    if not isinstance(value, wanted):
+        raise InvalidSpec(f"{path}: must be {_WORDS[wanted]}, as in a pod template")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_shapeless(item, shape.get(key), f"{path}.{key}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            if item is None:
+                raise InvalidSpec(f"{path}[{number}]: must be {_WORDS[type(shape[0])]}, as in a pod template")
+            _refuse_shapeless(item, shape[0], f"{path}[{number}]")
+
+
 def _containers(template: dict[str, Any]) -> list[dict[str, Any]]:
     spec = template.get("spec") or {}
-    if not isinstance(spec, dict):
-        raise InvalidSpec("spec.podTemplate.spec: must be an object")
-    found = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
-    return [container for container in found if isinstance(container, dict)]
+    return [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
 
 
 def _refuse_reserved(overlay: dict[str, Any]) -> None:
     for container in _containers(overlay):
         for variable in container.get("env") or []:
-            if isinstance(variable, dict) and str(variable.get("name", "")).startswith(_RESERVED):
+            if str(variable.get("name", "")).startswith(_RESERVED):
                 raise InvalidSpec(
                     f"spec.podTemplate: {variable['name']} is the operator's to set, as all names that begin with "
                     "MOORAGE_ or PET_: choose another name"
@@ -111,6 +143,8 @@ def _refuse_reserved(overlay: dict[str, Any]) -> None:
 
 def _refuse_broken(template: Manifest) -> None:
     """What the API server would answer with an internal error, or nobody would understand."""
+    if not (template.get("spec") or {}).get("containers"):
+        raise InvalidSpec("spec.podTemplate.spec: the pod must keep its containers")
     for container in _containers(template):
         name = container.get("name")
         for variable in container.get("env") or []:

@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from moorage.api.facts import InvalidSpec
-from moorage.desired import overlay
+from moorage.desired import digest, overlay
 
 BASE: dict[str, Any] = {
     "metadata": {"labels": {"moorage.dev/model-deployment": "a", "app.kubernetes.io/name": "x"}},
@@ -102,6 +104,21 @@ def test_the_base_is_left_as_it_was() -> None:
         ({"metadata": {"labels": {"moorage.dev/model-deployment": "b"}}}, "selects the pods and must stay a"),
         ({"metadata": {"labels": None}}, "selects the pods and must stay a"),
         ({"spec": {"containers": {"name": "server"}}}, "spec.podTemplate.spec.containers: must be a list"),
+        ({"metadata": None}, "selects the pods and must stay a"),
+        ({"metadata": 5}, "spec.podTemplate.metadata: must be an object"),
+        ({"metadata": {"labels": "x"}}, "spec.podTemplate.metadata.labels: must be an object"),
+        ({"spec": None}, "the pod must keep its containers"),
+        ({"spec": {"containers": None}}, "the pod must keep its containers"),
+        ({"spec": {"containers": []}}, "the pod must keep its containers"),
+        ({"spec": {"containers": 5}}, "spec.podTemplate.spec.containers: must be a list"),
+        ({"spec": {"containers": [None]}}, "spec.podTemplate.spec.containers[0]: must be an object"),
+        ({"spec": {"containers": [{"name": 5}]}}, "spec.podTemplate.spec.containers[0].name: must be text"),
+        ({"spec": {"initContainers": 7}}, "spec.podTemplate.spec.initContainers: must be a list"),
+        ({"spec": {"containers": [{"name": "server", "env": 5}]}}, "containers[0].env: must be a list"),
+        ({"spec": {"containers": [{"name": "server", "env": {"A": "b"}}]}}, "containers[0].env: must be a list"),
+        ({"spec": {"containers": [{"name": "server", "env": ["A"]}]}}, "containers[0].env[0]: must be an object"),
+        ({"spec": {"containers": [{"name": "server", "resources": {"limits": 1}}]}}, "limits: must be an object"),
+        ({"spec": {"volumes": {"a": 1}}}, "spec.podTemplate.spec.volumes: must be a list"),
         ({"spec": {"containers": [{"image": "x"}]}}, "an entry lacks name"),
         (
             {"spec": {"containers": [{"name": "sever"}]}},
@@ -119,3 +136,37 @@ def test_refused(over: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidSpec) as refusal:
         overlay.apply(BASE, over)
     assert words in refusal.value.message
+
+
+NAMES = (
+    *("metadata", "labels", "spec", "containers", "initContainers", "name", "image", "env", "value", "ports"),
+    *("resources", "limits", "volumes", "tolerations", "readinessProbe", "httpGet", "securityContext"),
+)
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 9) | st.just(0.5) | st.sampled_from(["", "server", "A"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(NAMES),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=12,
+)
+fields = st.sampled_from(["env", "ports", "resources", "volumeMounts", "lifecycle", "envFrom", "image", "name"])
+overlays = st.dictionaries(st.sampled_from(["metadata", "spec"]), junk) | st.builds(
+    lambda server, more: {"spec": {"containers": [{"name": "server", **server}], **more}},
+    st.dictionaries(fields, junk, max_size=2),
+    st.dictionaries(st.sampled_from(["volumes", "tolerations", "initContainers", "nodeSelector"]), junk, max_size=2),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(overlays)
+def test_whatever_it_is_there_is_an_answer(over: dict[str, Any]) -> None:
+    """What the schema lets pass is everything: merged, or refused in words, and never anything else."""
+    try:
+        digest.covers({}, overlay.apply(BASE, over))
+    except InvalidSpec as refusal:
+        assert refusal.message.startswith("spec.podTemplate")
