@@ -54,5 +54,6 @@ def samples(query: str, over: int, step: int = STEP) -> str:
 
 
 def _sum(series: str) -> str:
-    # A pod may be scraped twice, by its annotations and by its PodMonitor: other labels, but the same pod and model.
-    return f"sum by ({BY}) (max by ({BY}, pod, model, version) ({series}))"
+    # A pod may be scraped twice, by its annotations and by its PodMonitor: other labels of the scrape, but the same pod
+    # and labels of its own. Triton counts each GPU of a pod by itself.
+    return f"sum by ({BY}) (max by ({BY}, pod, model, version, gpu_uuid) ({series}))"

@@ -10,16 +10,16 @@ KINDS = (queries.concurrency(30), queries.reporting(60))
 def test_every_result_is_by_namespace_and_deployment_only() -> None:
     for query in KINDS:
         for labels in re.findall(r"(?:sum|max|count) by \(([^)]*)\)", query):
-            assert labels in (queries.BY, f"{queries.BY}, pod, model, version")
+            assert labels in (queries.BY, f"{queries.BY}, pod, model, version, gpu_uuid")
         assert re.match(rf"(?:sum|count) by \({queries.BY}\)", query)
 
 
 def test_a_pod_that_is_scraped_twice_counts_once() -> None:
     """By its annotations and by its PodMonitor, that is with other labels of job and instance."""
     query = queries.concurrency(30)
-    sums = re.findall(r"sum by \([^)]*\) \((.{0,80})", query)
+    sums = re.findall(r"sum by \([^)]*\) \((.{0,120})", query)
     assert len(sums) == 3
-    assert all(inner.startswith(f"max by ({queries.BY}, pod, model, version) (") for inner in sums)
+    assert all(inner.startswith(f"max by ({queries.BY}, pod, model, version, gpu_uuid) (") for inner in sums)
 
 
 def test_both_runtimes_and_only_our_pods() -> None:
