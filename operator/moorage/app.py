@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 from kubernetes.aio.config import ConfigException
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from moorage import __version__, telemetry
 from moorage.kube.client import Client
@@ -27,7 +28,7 @@ from moorage.kube.kinds import OWNERS
 from moorage.kube.lease import Election, LeaseLost, Timing
 from moorage.leadership import Leadership, Trouble
 from moorage.probes import Doors
-from moorage.settings import Settings
+from moorage.settings import Settings, complaints
 
 log = structlog.get_logger()
 
@@ -38,10 +39,8 @@ def run() -> None:
     """Serve until told to stop. Ends the process."""
     try:
         settings = Settings()
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "MOORAGE_" + "_".join(str(part) for part in problem["loc"]).upper()
-            print(f"{name}: {problem['msg']} (given: {problem['input']!r})", file=sys.stderr)
+    except (ValidationError, SettingsError) as error:
+        print(*complaints(error), sep="\n", file=sys.stderr)
         sys.exit(EX_CONFIG)
     telemetry.configure_logging(settings.log_level, settings.log_format)
     # Not uvloop: it hands out file descriptors anew that cancelled or failed connections of aiohttp still hold. A

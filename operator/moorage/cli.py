@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from moorage.api.crd import crds as definitions
 from moorage.api.facts import InvalidSpec, ResolvedModel
@@ -15,7 +17,7 @@ from moorage.api.trainingjob import TrainingJob
 from moorage.desired import serving, training
 from moorage.desired.defaults import Defaults
 from moorage.desired.model import resolve
-from moorage.settings import Settings
+from moorage.settings import Settings, complaints
 
 app = typer.Typer(help="Trains models and serves them on Kubernetes.", no_args_is_help=True, add_completion=False)
 
@@ -54,10 +56,19 @@ def render(
     triton_image: Annotated[str | None, typer.Option(help="Instead of the operator's default.")] = None,
 ) -> None:
     """Print the children the operator would make. Needs no cluster; CEL rules are the API server's to check."""
-    settings = Settings()
+    try:
+        settings = Settings()
+    except (ValidationError, SettingsError) as error:
+        typer.secho("\n".join(complaints(error)), err=True, fg="red")
+        raise typer.Exit(78) from None
     chosen = {key: value for key, value in (("torch_image", torch_image), ("triton_image", triton_image)) if value}
     defaults = settings.model_copy(update=chosen).defaults(pod_monitors=settings.pod_monitors == "Enabled")
-    text = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text()
+    try:
+        # Not the option's own exists=True: that looks for a file named '-' too.
+        text = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        typer.secho(f"{file} cannot be read: {error}", err=True, fg="red")
+        raise typer.Exit(2) from None
     try:
         documents = [doc for doc in yaml.safe_load_all(text) if isinstance(doc, dict)]
         children = list(render_all(documents, defaults))

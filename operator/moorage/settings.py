@@ -6,10 +6,10 @@ Lists are separated by commas. What belongs to one model or one training is in i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from moorage import __version__
 from moorage.desired.defaults import Defaults
@@ -133,6 +133,16 @@ class Settings(BaseSettings):
             pod_monitor_labels=tuple(sorted(self.pod_monitor_labels.items())),
         )
 
+    @model_validator(mode="after")
+    def _lease_in_order(self) -> Self:
+        if not self.lease_retry_seconds < self.lease_renew_deadline_seconds < self.lease_duration_seconds:
+            raise ValueError(
+                "lease times must grow, MOORAGE_LEASE_RETRY_SECONDS < MOORAGE_LEASE_RENEW_DEADLINE_SECONDS < "
+                f"MOORAGE_LEASE_DURATION_SECONDS: they are {self.lease_retry_seconds:g}, "
+                f"{self.lease_renew_deadline_seconds:g} and {self.lease_duration_seconds:g}"
+            )
+        return self
+
     @field_validator("namespaces", "image_pull_secrets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -144,3 +154,17 @@ class Settings(BaseSettings):
         if value and not value.startswith(("http://", "https://")):
             raise ValueError(f"write the whole address, such as http://{value}")
         return value.rstrip("/")
+
+
+def complaints(error: ValidationError | SettingsError) -> list[str]:
+    """What is wrong with the environment, one line for each variable, by its name."""
+    if isinstance(error, SettingsError):
+        # It names the field and nothing else: a value that has a structure and is no JSON.
+        named = (name for name in Settings.model_fields if f'"{name}"' in str(error))
+        return [f"MOORAGE_{name.upper()}: must be JSON ({error.__cause__ or error})" for name in named] or [str(error)]
+    found = []
+    for problem in error.errors():
+        place = "_".join(str(part) for part in problem["loc"]).upper()
+        message = problem["msg"].removeprefix("Value error, ")
+        found.append(f"MOORAGE_{place}: {message} (given: {problem['input']!r})" if place else message)
+    return found
