@@ -60,9 +60,10 @@ def download(remote: Remote, name: str | None, file: Path, journal: Journal, pro
             have = 0
         else:
             result = ranged
-    journal.begin(name or "", current)
     file.parent.mkdir(parents=True, exist_ok=True)
     with remote.errors(), file.open("r+b" if have else "wb") as out:
+        # Only now, when bytes of another version are cut off: killed in between, they would count as this one's.
+        journal.begin(name or "", current)
         out.seek(have)
         for chunk in result.stream(min_chunk_size=2**20):
             out.write(chunk)

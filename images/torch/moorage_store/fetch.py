@@ -15,7 +15,7 @@ from moorage_store.digest import files_of, sha256_of
 from moorage_store.download import Journal, download, usable_bytes
 from moorage_store.errors import AccessDenied, DigestMismatch, Misconfigured, NoSpace, NotFound, Unsafe
 from moorage_store.progress import Progress
-from moorage_store.remote import Remote
+from moorage_store.remote import Remote, Version
 
 
 def fetch(uri_text: str, dest: Path, sha256: str = "", allow_existing: bool = False) -> None:
@@ -69,7 +69,7 @@ def remove(path: Path) -> None:
 
 def _transfer(remote: Remote, part: Path, journal: Journal) -> None:
     progress = Progress(f"fetching {remote.uri}")
-    objects = remote.objects()
+    objects = _objects(remote)
     if part.exists() and part.is_dir() != (objects is not None):
         remove(part)
     if objects is None:
@@ -83,6 +83,15 @@ def _transfer(remote: Remote, part: Path, journal: Journal) -> None:
         for name, file in files.items():
             download(remote, name, file, journal, progress)
     progress.finish()
+
+
+def _objects(remote: Remote) -> dict[str, Version] | None:
+    try:
+        return remote.objects()
+    except AccessDenied:
+        if remote.uri.path and remote.readable():
+            return None
+        raise
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -49,6 +49,11 @@ class Remote:
 
     def __init__(self, uri: Uri) -> None:
         self.uri = uri
+        try:
+            import obstore  # noqa: F401
+        except ModuleNotFoundError as error:
+            words = f"{uri} needs the Python package obstore, which this image lacks: add `pip install obstore` to it"
+            raise errors.Misconfigured(words) from error
         with self.errors():
             self._store = _s3(uri) if uri.scheme == "s3" else _http(uri)
 
@@ -66,6 +71,14 @@ class Remote:
                 for meta in page
             }
         return {name: version for name, version in found.items() if not name.endswith("/")} or None
+
+    def readable(self) -> bool:
+        """Whether the URI's own object can be read; keys that may not list often can."""
+        try:
+            self.open(None)
+        except errors.StoreError:
+            return False
+        return True
 
     def open(self, name: str | None, offset: int = 0) -> tuple["GetResult", Version]:
         """Begins to read an object; `name` is below the URI, None the URI's own."""
@@ -160,5 +173,8 @@ def _words(error: Exception) -> str:
 
 def _hint(uri: Uri) -> str:
     if uri.scheme == "s3":
-        return "The Secret of secretRef needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL)"
+        return (
+            "The Secret of secretRef needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL); "
+            "a folder also needs the permission s3:ListBucket"
+        )
     return "The Secret of secretRef needs HTTP_BEARER_TOKEN"

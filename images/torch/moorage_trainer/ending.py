@@ -9,12 +9,16 @@ import signal
 import threading
 import time
 from types import FrameType
+from typing import Any
 
 from moorage_store import termination
 
 MESSAGE = "ended by SIGTERM: the pod was deleted, evicted or preempted"
 # Pods have 30 s; what is not over by then is killed without a word.
 GRACE_SECONDS = 25
+
+_lock = threading.Lock()
+_succeeded = False
 
 
 class Terminated(BaseException):
@@ -34,6 +38,14 @@ def finish_first() -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
 
 
+def succeeded(**last_words: Any) -> None:
+    """The termination message of a success, which a late SIGTERM does not take back."""
+    global _succeeded
+    with _lock:
+        _succeeded = True
+        termination.write("Succeeded", "", **last_words)
+
+
 def _raise(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
@@ -41,6 +53,8 @@ def _raise(number: int, frame: FrameType | None) -> None:
 def _last_word(reader: int) -> None:
     while signal.SIGTERM not in os.read(reader, 64):
         pass
-    termination.write("Terminated", MESSAGE)
+    with _lock:
+        if not _succeeded:
+            termination.write("Terminated", MESSAGE)
     time.sleep(GRACE_SECONDS)
-    os._exit(termination.TRANSIENT)
+    os._exit(0 if _succeeded else termination.TRANSIENT)

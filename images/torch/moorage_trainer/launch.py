@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,6 +43,9 @@ def main(arguments: list[str]) -> None:
         _end(Failure("PeerLost", str(error), termination.TRANSIENT))
     except ending.Terminated:
         _end(Failure("Terminated", ending.MESSAGE, termination.TRANSIENT))
+    except Exception as error:  # a full disk, say, or a mistake of ours: never without a word
+        traceback.print_exc()
+        _end(Failure("ScriptFailed", f"the launcher failed: {type(error).__name__}: {error}", 1))
 
 
 def _work(settings: Settings, command: list[str]) -> None:
@@ -85,7 +89,7 @@ def _succeed(settings: Settings, output: Output | None, run_dir: Path) -> None:
             "sizeBytes": size_of(output.folder),
         }
         output.publish()
-    termination.write("Succeeded", "", **last_words)
+    ending.succeeded(**last_words)
     _say(f"succeeded: {last_words}")
 
 

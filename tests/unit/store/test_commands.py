@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from moorage_store.__main__ import main
 from moorage_store.digest import sha256_of
 
 from .conftest import Site
@@ -118,3 +119,24 @@ def test_triton_repository(tmp_path: Path) -> None:
     (config / "config.pbtxt").unlink()
     code, _, log = run(tmp_path, *arguments)
     assert (code, log["reason"]) == (64, "InvalidConfiguration")
+
+
+def test_what_nobody_thought_of_still_leaves_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise TypeError("a mistake")
+
+    monkeypatch.setenv("MOORAGE_TERMINATION_LOG", str(tmp_path / "log"))
+    monkeypatch.setattr("moorage_store.__main__._end_on_sigterm", lambda: None)
+    monkeypatch.setattr("moorage_store.fetch.verify", fail)
+    with pytest.raises(SystemExit) as end:
+        main(["verify", str(tmp_path)])
+    log = json.loads((tmp_path / "log").read_text())
+    assert (end.value.code, log["reason"], log["message"]) == (1, "FetchFailed", "verify: TypeError: a mistake")
+
+
+def test_an_image_without_obstore_is_told_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "obstore.py").write_text("raise ModuleNotFoundError(\"No module named 'obstore'\")")
+    path = f"{tmp_path}{os.pathsep}{PACKAGES}"
+    code, output, log = run(tmp_path, "fetch", "s3://models/x", tmp_path / "a", PYTHONPATH=path)
+    assert (code, log["reason"]) == (64, "InvalidConfiguration"), output
+    assert "pip install obstore" in log["message"]

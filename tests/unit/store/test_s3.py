@@ -3,10 +3,13 @@
 import os
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore import exceptions
 
 from moorage_store import errors
 from moorage_store.digest import sha256_of
+from moorage_store.download import Journal
 from moorage_store.fetch import fetch
 from moorage_store.publish import Output
 from moorage_store.remote import Remote
@@ -131,3 +134,34 @@ def test_the_description_goes_first_and_the_model_last(s3_server: Path, monkeypa
     monkeypatch.setattr(Remote, "upload", lambda self, name, file: sent.append(name))
     published("s3://models/order/1", {"model.pt2": b"1", "readme.txt": b"2", "moorage.yaml": b"{}"})
     assert sent == ["moorage.yaml", "readme.txt", "model.pt2"]
+
+
+def test_keys_that_may_read_but_not_list(s3_server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> None:
+        raise exceptions.PermissionDeniedError("response error, status code: 403")
+
+    (s3_server / "models" / "readable.pt2").write_bytes(b"content")
+    monkeypatch.setattr(obstore, "list", denied)
+    fetch("s3://models/readable.pt2", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"content"
+    with pytest.raises(errors.AccessDenied, match="s3:ListBucket"):
+        fetch("s3://models/folder", tmp_path / "b")
+
+
+def test_bytes_of_another_version_are_gone_before_the_journal_names_this_one(
+    s3_server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (s3_server / "models" / "changed").write_bytes(b"new content")
+    part = tmp_path / "a.part"
+    part.write_bytes(b"old")
+
+    def killed(*_: object) -> None:
+        assert part.read_bytes() == b""
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "begin", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fetch("s3://models/changed", tmp_path / "a")
+    fetch("s3://models/changed", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"new content"

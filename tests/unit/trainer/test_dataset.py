@@ -1,5 +1,6 @@
 """What a recipe reads, and what it says about files it cannot learn from."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,8 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "one class": (lambda f: npz(f, x=X, y=Y * 0), {}, "one class only"),
     "text to predict": (lambda f: npz(f, x=X, y=np.array(list("abcd"))), {"task": "Regression"}, "must be numbers"),
     "target NaN": (lambda f: npz(f, x=X, y=NAN[:, 1]), {"task": "Regression"}, "'y' has 1 values"),
+    "npy as npz": (lambda f: _npy(f / "data.npz"), {}, r"single array \(\.npy\).*savez"),
+    "broken head": (lambda f: _broken_head(f / "data.npz"), {}, "no .npz of plain arrays"),
     "no zip": (lambda f: _noise(f / "data.npz"), {}, "no .npz"),
     "no such column": (lambda f: csv(f, "a,y\n1,2\n3,4\n"), {"target": "z"}, "no column z; it has: a, y"),
     "text column": (lambda f: csv(f, "a,b,y\n1,red,0\n2,blue,1\n"), {}, r"'b' .*Name the numeric columns"),
@@ -112,6 +115,20 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "two files": (lambda f: (npz(f, x=X, y=Y), csv(f, "a,y\n1,2\n"), f)[-1], {}, "several data files"),
     "empty folder": (lambda f: f, {}, "nothing"),
 }
+
+
+def _npy(path: Path) -> Path:
+    with path.open("wb") as file:
+        np.save(file, X)
+    return path
+
+
+def _broken_head(path: Path) -> Path:
+    head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (4, 2"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("x.npy", "y.npy"):
+            archive.writestr(name, b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
+    return path
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -1,7 +1,9 @@
 """Arrays and columns out of .npz, .csv and .parquet files, by name."""
 
 import zipfile
+import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,12 +55,16 @@ def _files(path: Path) -> list[Path]:
 def _read_npz(path: Path, features: tuple[str, ...], target: str) -> tuple[Columns, NDArray[np.generic]]:
     try:
         # Without pickle: a data file must not be able to run code.
-        with np.load(path, allow_pickle=False) as archive:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise BadData(f"{path.name} is a single array (.npy), not an .npz: write it with numpy.savez, by name")
+        with loaded as archive:
             names = list(archive.files)
             _require([*features, target], names, "array", path)
             wanted = features or _only_other(names, target, path)
             arrays = {name: archive[name] for name in [*wanted, target]}
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, SyntaxError, TokenError, RuntimeError) as error:
+        # numpy reads the head of an array by Python's parser, whose errors it lets through.
         raise BadData(f"{path.name} is no .npz of plain arrays: {error}") from error
     for name, array in arrays.items():
         if array.ndim == 0:
