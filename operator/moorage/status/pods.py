@@ -9,10 +9,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Literal
 
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
+
 from moorage.status.words import last_words
+
+_AT: TypeAdapter[AwareDatetime] = TypeAdapter(AwareDatetime)
 
 Pod = dict[str, Any]
 Kind = Literal["Capacity", "Environment", "Program", "Waiting"]
@@ -204,8 +207,8 @@ def _time(value: Any) -> str | None:
     if not isinstance(value, str) or not _TIME.match(value):
         return None
     try:
-        datetime.fromisoformat(value)
-    except ValueError:  # the 30th of February
+        _AT.validate_python(value)
+    except ValidationError:  # the 30th of February
         return None
     return value
 
