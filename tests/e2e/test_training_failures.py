@@ -1,9 +1,9 @@
 """A training that fails says which rank, how, and its last words."""
 
+import json
 from typing import Any
 
 import pytest
-import yaml
 
 from cluster import Cluster
 from support import deploy
@@ -20,7 +20,8 @@ def job(name: str, command: list[str] | None = None, **spec: Any) -> str:
         "output": {"uri": f"pvc://models/{name}"},
         **spec,
     }
-    return yaml.safe_dump(
+    # As JSON: kubectl reads YAML's bare `y` as true.
+    return json.dumps(
         {"apiVersion": "moorage.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": name}, "spec": body}
     )
 
