@@ -98,7 +98,8 @@ def model_loaded(observed: ServingObserved, seen: Rollout, trouble: list[Finding
 
 def capacity(seen: Rollout, trouble: list[Finding], desired: int, before: dict[str, Any] | None) -> Text:
     short = [finding for finding in [*trouble, *_refusal(seen)] if finding.kind == "Capacity"]
-    if short:
+    # With all that are wanted ready, a pod without a place is one too many, on its way out.
+    if short and not (desired and seen.ready >= desired):
         worst = min(short, key=lambda finding: (finding.reason, finding.pod))
         return "False", worst.reason, worst.message
     unplaced = any(finding.reason in ("ClaimNotFound", "ClaimNotBound", "Scheduling") for finding in trouble)
