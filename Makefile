@@ -3,7 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV ?= $(or $(shell command -v uv),.tools/bin/uv)
 PY := .venv/bin/python
-export UV PYTHONPATH := tests
+export UV
+export PYTHONPATH := tests
 # A folder of wheels, where one is given, is an extra source for torch (its CPU build is small); never a need.
 export UV_FIND_LINKS := $(PIP_FIND_LINKS)
 
