@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -20,11 +21,14 @@ from moorage import handlers, telemetry
 from moorage.kube.client import Client
 from moorage.kube.errors import ApiError
 from moorage.kube.events import Recorder
+from moorage.kube.kinds import OWNERS
 from moorage.kube.lease import Election, LeaseLost
+from moorage.kube.watch import Watch
+from moorage.reconcile.intake import SELECTOR, Intake
 from moorage.reconcile.queue import WorkQueue
 from moorage.reconcile.reconciler import Reconciler
 from moorage.reconcile.replicas import Replicas
-from moorage.reconcile.resync import Resync
+from moorage.reconcile.resync import Resync, Versions
 from moorage.reconcile.store import Store
 from moorage.scaling.loop import ScalingLoop
 from moorage.scaling.prometheus import Prometheus
@@ -59,6 +63,8 @@ class Leadership:
         self._take_signals = take_signals
         self._store = Store(scoped=bool(settings.namespaces))
         self._queue = WorkQueue()
+        self._intake = Intake(client, self._store, self._queue)
+        self._watches: list[Watch] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._kopf: asyncio.Task[None] | None = None
         self._kopf_stop = asyncio.Event()
@@ -76,6 +82,7 @@ class Leadership:
             self._client,
             self._store,
             self._queue,
+            self._intake,
             settings.namespaces,
             pod_monitors=settings.pod_monitors != "Disabled",
         )
@@ -83,15 +90,23 @@ class Leadership:
             listed = asyncio.create_task(self._first_list(resync), name="first list")
             await asyncio.wait({listed, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
             if listed.done():
-                listed.result()
-                await self._start(resync, session)
+                await self._start(resync, listed.result(), session)
                 log.info("serving", workers=settings.workers)
             else:
                 listed.cancel()
             await self._until_something_ends(stop)
 
-    async def _start(self, resync: Resync, session: aiohttp.ClientSession) -> None:
+    async def _start(self, resync: Resync, versions: Versions, session: aiohttp.ClientSession) -> None:
         settings = self._settings
+        for (kind, scope), since in versions.items():
+            if kind not in OWNERS:
+                relist = partial(self._intake.list, kind, scope)
+                watch = Watch(
+                    self._client, kind, scope, SELECTOR,
+                    since=since, relist=relist, take=self._intake.event, mended=resync.soon,
+                )  # fmt: skip
+                self._watches.append(watch)
+                self._spawn(f"watch of {watch.name}", watch.run())
         replicas = Replicas(self._store, self._queue, measuring=bool(settings.prometheus_url))
         recorder = Recorder(self._client, self._identity)
         reconciler = Reconciler(self._client, self._store, self._queue, recorder, resync, replicas, session, settings)
@@ -114,14 +129,13 @@ class Leadership:
     def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
 
-    async def _first_list(self, resync: Resync) -> None:
+    async def _first_list(self, resync: Resync) -> Versions:
         while True:
             try:
                 missing = await resync.check_rights()
                 if missing:
                     raise Trouble("rights are missing: " + "; ".join(missing))
-                await resync.once()
-                return
+                return await resync.once()
             except ApiError as error:
                 log.warning("first list failed, trying again", error=error.message)
                 await asyncio.sleep(LIST_AGAIN)
@@ -130,7 +144,7 @@ class Leadership:
         before = asyncio.all_tasks()
         namespaces = self._settings.namespaces
         tasks = await kopf.spawn_tasks(
-            registry=handlers.registry(self._store, self._queue),
+            registry=handlers.registry(self._intake),
             settings=handlers.settings(),
             clusterwide=not namespaces,
             namespaces=namespaces,
@@ -185,6 +199,9 @@ class Leadership:
             return ""
         if self._kopf.done():
             return "kopf has ended"
+        for watch in self._watches:
+            if watch.broken_for > self._settings.watch_lag_limit_seconds:
+                return f"the watch of {watch.name} has been broken for {watch.broken_for:.0f} s: {watch.error}"
         missing = self._watching - {task.get_name() for task in asyncio.all_tasks() if not task.done()}
         if not missing:
             self._all_watching_by = 0

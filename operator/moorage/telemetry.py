@@ -30,6 +30,11 @@ WATCH_LAG = Gauge(
     "moorage_operator_watch_lag_seconds",
     "Since when a watch owes us a change known from elsewhere; 0 when it is current.",
 )
+WATCH_RESTARTS = Counter(
+    "moorage_operator_watch_restarts",
+    "Watches of children begun anew, after a list (expired) or after a break of the connection (error).",
+    ["kind", "cause"],
+)
 GUARD_SKIPS = Counter(
     "moorage_operator_guard_skips",
     "Applies left out because the API server stores the object otherwise than it was sent.",

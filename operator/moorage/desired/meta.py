@@ -6,6 +6,8 @@ from moorage.api.modeldeployment import ModelDeployment
 from moorage.api.names import API_VERSION, MODEL_LABEL, TRAINING_LABEL
 from moorage.api.trainingjob import TrainingJob
 
+MANAGED_BY = "app.kubernetes.io/managed-by"
+
 Manifest = dict[str, Any]
 Owner = ModelDeployment | TrainingJob
 
@@ -24,7 +26,7 @@ def labels(owner: Owner, version: str | None = None) -> dict[str, str]:
         **({"app.kubernetes.io/version": version} if version else {}),
         "app.kubernetes.io/component": "server" if serving else "trainer",
         "app.kubernetes.io/part-of": "moorage",
-        "app.kubernetes.io/managed-by": "moorage",
+        MANAGED_BY: "moorage",
         **selector(owner),
     }
 

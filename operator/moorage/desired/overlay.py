@@ -10,7 +10,7 @@ from typing import Any
 
 from moorage.api.facts import InvalidSpec
 from moorage.desired.digest import KEYED, key_of
-from moorage.desired.meta import Manifest
+from moorage.desired.meta import MANAGED_BY, Manifest
 from moorage.desired.quantity import text
 
 _ADDED = {"tolerations", "envFrom"}
@@ -33,7 +33,7 @@ def apply(template: Manifest, overlay: dict[str, Any] | None) -> Manifest:
     merged = _canonical(_merge(template, overlay, "podTemplate"))
     labels, wanted = (merged.get("metadata") or {}).get("labels") or {}, template["metadata"]["labels"]
     for key, value in wanted.items():
-        if key.startswith("moorage.dev/") and labels.get(key) != value:
+        if (key.startswith("moorage.dev/") or key == MANAGED_BY) and labels.get(key) != value:
             raise InvalidSpec(f"spec.podTemplate.metadata.labels: {key} selects the pods and must stay {value}")
     _refuse_broken(merged)
     return merged

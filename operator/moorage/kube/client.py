@@ -7,10 +7,9 @@ times the CPU and drop what they do not know. No retries here: whoever calls kno
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from moorage import telemetry
-from moorage.kube.errors import ApiError, Expired, NotFound, Transient, error_from
+from moorage.kube.errors import ApiError, NotFound, Transient, error_from
 from moorage.kube.kinds import Kind, kind_of
 
 FIELD_MANAGER = "moorage"
@@ -30,6 +29,11 @@ MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
 Manifest = dict[str, Any]
+
+
+# A watch that the API server ends by itself; and without a bookmark, which it sends each minute, the line is dead.
+WATCH_SECONDS = 290
+WATCH_SILENCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ class Client:
     @classmethod
     async def connect(cls, *, request_timeout: float, user_agent: str) -> Client:
         configuration = await load_configuration()
+        # Watches hold a connection each, and what else is under way at the same time is bounded by the workers.
+        configuration.connection_pool_maxsize = 0
         return cls(ApiClient(configuration), request_timeout=request_timeout, user_agent=user_agent)
 
     async def close(self) -> None:
@@ -73,46 +79,84 @@ class Client:
     async def get(self, kind: Kind, namespace: str, name: str, *, timeout: float | None = None) -> Manifest:
         return await self._request("GET", kind.path(namespace, name), kind.plural, timeout=timeout)
 
-    async def list(
-        self, kind: Kind, namespace: str | None = None, *, labels: str = "", limit: int = PAGE, pages: int | None = None
-    ) -> Listing:
-        """All pages, or the first few. Items of built-in kinds come without kind and apiVersion: they are filled in."""
-        for attempt in range(3):
-            try:
-                return await self._list(kind, namespace, labels, limit, pages)
-            except Expired:
-                if attempt == 2:
-                    raise
-        raise AssertionError("unreachable")
-
-    async def _list(self, kind: Kind, namespace: str | None, labels: str, limit: int, pages: int | None) -> Listing:
+    async def list(self, kind: Kind, namespace: str | None = None, *, labels: str = "") -> Listing:
+        """All of them at once: for what is known to be few."""
         items: list[Manifest] = []
+        async for page in self.pages(kind, namespace, labels=labels):
+            items += page.items
+        return Listing(items, page.resource_version)
+
+    async def pages(
+        self, kind: Kind, namespace: str | None = None, *, labels: str = "", limit: int = PAGE
+    ) -> AsyncIterator[Listing]:
+        """Page by page, so that ten thousand need the memory of a few hundred. Items of built-in kinds come without
+        kind and apiVersion: they are filled in. Raises Expired where a list took longer than the API server keeps it.
+        """
         token = ""
-        for page_number in itertools.count(1):
+        while True:
             query = {"limit": str(limit)}
             if labels:
                 query["labelSelector"] = labels
             if token:
                 query["continue"] = token
             page = await self._request("GET", kind.path(namespace), kind.plural, query=query, verb="list")
-            for item in page.get("items") or []:
+            items = page.get("items") or []
+            for item in items:
                 item["kind"] = kind.kind
                 item["apiVersion"] = kind.api_version
-                items.append(item)
+            yield Listing(items, int(page["metadata"]["resourceVersion"]))
             token = page["metadata"].get("continue", "")
-            if not token or page_number == pages:
-                return Listing(items, int(page["metadata"]["resourceVersion"]))
+            if not token:
+                return
 
-        raise AssertionError("unreachable")
+    async def watch(
+        self, kind: Kind, namespace: str | None = None, *, labels: str = "", since: int
+    ) -> AsyncIterator[Manifest | None]:
+        """What happens after `since`, as {type, object}; bookmarks too. The first is None: the watch stands. Ends when
+        the API server ends it, by and by. Raises Expired where `since` is too long ago, Transient when the connection
+        breaks or falls silent."""
+        query = {
+            "watch": "true",
+            "resourceVersion": str(since),
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        if labels:
+            query["labelSelector"] = labels
+        path = kind.path(namespace)
+        quiet = aiohttp.ClientTimeout(total=None, connect=5, sock_read=WATCH_SILENCE)
+        response: aiohttp.ClientResponse | None = None
+        try:
+            async with asyncio.timeout(self._timeout):
+                response = await self._send("GET", path, query=query, body=None, content_type=JSON, timeout=quiet)
+            if response.status >= 400:
+                raise error_from(response.status, await response.read(), response.headers)
+            yield None
+            async for line in _lines(response.content):
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    answer = event["object"]
+                    raise error_from(int(answer.get("code") or 500), json.dumps(answer).encode(), {})
+                yield event
+        except TimeoutError as error:
+            raise Transient(f"the watch of {kind.plural} is silent", reason="Timeout") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Transient(f"the watch of {kind.plural} broke: {error}", reason="Unreachable") from error
+        finally:
+            code = str(response.status) if response is not None else "error"
+            telemetry.API_REQUESTS.labels("watch", kind.plural, code).inc()
+            if response is not None:
+                response.close()
 
-    async def apply(self, manifest: Manifest) -> Manifest:
-        """Server-side apply with force: what the manifest says is ours, whatever it does not say is not."""
+    async def apply(self, manifest: Manifest, *, force: bool = True) -> Manifest:
+        """Server-side apply: what the manifest says is ours, whatever it does not say is not. Without `force` a field
+        that somebody else has set otherwise is a Conflict."""
         kind, meta = kind_of(manifest), manifest["metadata"]
         return await self._request(
             "PATCH",
             kind.path(meta["namespace"], meta["name"]),
             kind.plural,
-            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            query={"fieldManager": FIELD_MANAGER, "force": str(force).lower()},
             body=manifest,
             content_type=APPLY_PATCH,
             verb="apply",
@@ -169,18 +213,18 @@ class Client:
         timeout: float | None = None,
         verb: str = "",
     ) -> Manifest:
-        # Compressing a list costs the API server three times the CPU and is no faster.
-        headers = {"Accept": JSON, "Accept-Encoding": "identity", "Content-Type": content_type}
         code = "error"
         try:
             async with asyncio.timeout(timeout or self._timeout):
-                serialized = await self._api.param_serialize(
-                    method, path, query_params=query, header_params=headers, body=body, auth_settings=["BearerToken"]
+                response = await self._send(
+                    method,
+                    path,
+                    query=query,
+                    body=body,
+                    content_type=content_type,
+                    timeout=aiohttp.ClientTimeout(connect=min(5, timeout or self._timeout)),
                 )
-                response = await self._api.call_api(
-                    *serialized, _request_timeout=aiohttp.ClientTimeout(connect=min(5, timeout or self._timeout))
-                )
-                content: bytes = await response.read()
+                content = await response.read()
             code = str(response.status)
         except TimeoutError as error:
             raise Transient(f"the API server did not answer {method} {path} in time", reason="Timeout") from error
@@ -197,3 +241,32 @@ class Client:
         if not isinstance(answer, dict):
             raise ApiError(f"the API server answered {method} {path} with {type(answer).__name__}")
         return answer
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None,
+        body: Manifest | None,
+        content_type: str,
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        # Compressing a list costs the API server three times the CPU and is no faster.
+        headers = {"Accept": JSON, "Accept-Encoding": "identity", "Content-Type": content_type}
+        serialized = await self._api.param_serialize(
+            method, path, query_params=query, header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        answer = await self._api.call_api(*serialized, _request_timeout=timeout)
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """An object may be larger than what aiohttp takes for a line."""
+    rest = b""
+    async for chunk in stream.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line:
+                yield line

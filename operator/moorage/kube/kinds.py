@@ -54,8 +54,10 @@ EVENT = Kind("Event", "events.k8s.io", "v1", "events")
 
 OWNERS = (MODEL_DEPLOYMENT, TRAINING_JOB)
 CHILDREN = (DEPLOYMENT, JOB, SERVICE, POD_DISRUPTION_BUDGET, CONFIG_MAP)
-"""Children that are watched. A PodMonitor is not among them: its CRD may come and go, and kopf ends the process
-when a watched kind vanishes. It is listed on every resync instead."""
+"""Children that are written and watched. A PodMonitor is not among them, as its CRD may come and go with somebody
+else's installation: it is listed on every resync instead."""
+GRANDCHILDREN = (REPLICA_SET, POD)
+"""Made by Kubernetes out of our children; watched, never written."""
 
 BY_KIND = {kind.kind: kind for kind in (*OWNERS, *CHILDREN, REPLICA_SET, POD, POD_MONITOR, LEASE, EVENT)}
 

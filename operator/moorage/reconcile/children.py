@@ -19,12 +19,25 @@ from moorage.api.facts import Problem
 from moorage.api.names import DIGEST
 from moorage.desired.digest import covers
 from moorage.kube.client import Client
-from moorage.kube.errors import NotFound
-from moorage.kube.kinds import JOB, POD_MONITOR, Key, key_of, kind_of
+from moorage.kube.errors import Conflict, NotFound
+from moorage.kube.kinds import (
+    DEPLOYMENT,
+    JOB,
+    POD_DISRUPTION_BUDGET,
+    POD_MONITOR,
+    SERVICE,
+    Key,
+    key_of,
+    kind_of,
+)
 from moorage.reconcile.plan import Action, Object, Step, Verdict, plan_child
 from moorage.reconcile.store import Store, version
 
 log = structlog.get_logger()
+
+# Their selector is one value that names its owner: applied without force over somebody else's object it is a conflict.
+# So nobody has to ask first whether there is one, which would be a request for each new child.
+_OWN_SELECTOR = {kind.kind for kind in (DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET)}
 
 Hindrance = Callable[[], Awaitable[Problem | None]]
 """What speaks against making a child that does not exist, asked right before."""
@@ -63,11 +76,9 @@ class Children:
             plan_child(owner, manifest, await self._live(manifest), satisfied, verdicts.get(manifest["kind"]))
             for manifest in desired
         ]
-        # One name that is taken and nothing is written: half a resource helps nobody.
-        refused = [step.reason for step in steps if step.action is Action.REFUSE]
-        if refused:
-            message = f"{'; '.join(refused)}: rename this resource, or remove the other one"
-            return Done(Problem("NameConflict", message), taken=True)
+        # One name that is known to be taken and nothing is written: half a resource helps nobody.
+        if any(step.action is Action.REFUSE for step in steps):
+            return _taken(steps)
         problem: Problem | None = None
         for number, step in enumerate(steps):
             hindrance = hindrances.get(step.key.kind)
@@ -76,15 +87,26 @@ class Children:
                 if problem is not None:
                     steps[number] = replace(step, action=Action.WAIT, reason=problem.message)
                     continue
-            await self._execute(key_of(owner), step)
+            try:
+                await self._execute(key_of(owner), step)
+            except Conflict:
+                if step.live is not None or step.key.kind not in _OWN_SELECTOR:
+                    raise
+                live = await self._client.get(kind_of(step.manifest), step.key.namespace, step.key.name)
+                steps[number] = plan_child(owner, step.manifest, live, satisfied)
+                if steps[number].action is Action.REFUSE:
+                    return _taken(steps)
+                await self._execute(key_of(owner), steps[number])
         return Done(problem, waiting=any(step.action in (Action.WAIT, Action.DELETE) for step in steps))
 
     async def prune(self, owner: Object, desired: Iterable[Object], *, keep: Iterable[str] = ()) -> None:
         """Delete our children that are no longer wanted, but for the kinds in `keep`."""
         wanted = {key_of(manifest) for manifest in desired}
-        for live in self._store.controlled_by(owner["metadata"]["uid"]):
-            key = key_of(live)
-            if key not in wanted and key.kind not in keep and "deletionTimestamp" not in live["metadata"]:
+        for key in self._store.keys_by("controller", owner["metadata"]["uid"]):
+            if key in wanted or key.kind in keep:
+                continue
+            live = self._store.get(key)
+            if live is not None and "deletionTimestamp" not in live["metadata"]:
                 await self._delete(live, "it is no longer wanted")
                 self._forget(key_of(owner), key)
 
@@ -92,7 +114,7 @@ class Children:
         """As we know it; what we do not know may still be there, without our label."""
         key = key_of(manifest)
         known = self._store.get(key)
-        if known is not None:
+        if known is not None or manifest["kind"] in _OWN_SELECTOR:
             return known
         try:
             return await self._client.get(kind_of(manifest), key.namespace, key.name)
@@ -105,7 +127,7 @@ class Children:
             await self._delete(step.live, step.reason)
         if step.action is not Action.APPLY:
             return
-        answer = await self._client.apply(step.manifest)
+        answer = await self._client.apply(step.manifest, force=step.live is not None)
         self._remember(answer)
         log.info("applied", child=f"{step.key.kind}/{step.key.name}", reason=step.reason)
         if covers(answer, step.manifest):
@@ -143,6 +165,11 @@ class Children:
         if held:
             telemetry.GUARD_SKIPS.labels(live["kind"]).inc()
         return held
+
+
+def _taken(steps: Iterable[Step]) -> Done:
+    reasons = "; ".join(step.reason for step in steps if step.action is Action.REFUSE)
+    return Done(Problem("NameConflict", f"{reasons}: rename this resource, or remove the other one"), taken=True)
 
 
 def _digest(obj: Object) -> str:

@@ -7,11 +7,10 @@ from typing import Any
 
 from moorage.api.facts import InvalidSpec, Problem
 from moorage.kube.errors import ApiError, Forbidden, Invalid, NotFound
-from moorage.kube.kinds import Key
 
-FIRST_LOOK = 2.0
-LAST_LOOK = 10.0
-GROWTH = 1.6
+SOON = 2.0
+"""When to come again for what is on its way out and may hang there."""
+
 TAKEN_LOOK = 30.0
 """How often a name that somebody else has is tried again."""
 
@@ -36,20 +35,3 @@ def problem_of(error: InvalidSpec | ApiError) -> Problem:
     if isinstance(error, NotFound):
         return Problem("UnknownKind", f"a kind this resource needs is not installed: {error.message}", final=False)
     raise error
-
-
-class Lookout:
-    """When to look at pods again: soon after something changed, seldom when it stays as it is."""
-
-    def __init__(self) -> None:
-        self._looks: dict[Key, tuple[object, float]] = {}
-
-    def next(self, key: Key, state: object) -> float:
-        """`state` is what has to be the same for patience to grow: from 2 s to 10 s."""
-        known = self._looks.get(key)
-        delay = FIRST_LOOK if known is None or known[0] != state else min(LAST_LOOK, known[1] * GROWTH)
-        self._looks[key] = (state, delay)
-        return delay
-
-    def leave(self, key: Key) -> None:
-        self._looks.pop(key, None)

@@ -13,10 +13,10 @@ from typing import Any
 
 from moorage.api.names import DIGEST, MODEL_LABEL, TRAINING_LABEL
 from moorage.desired.digest import covers
+from moorage.desired.meta import MANAGED_BY
 from moorage.kube.kinds import MODEL_DEPLOYMENT, Key, key_of
 
 Object = dict[str, Any]
-MANAGED_BY = "app.kubernetes.io/managed-by"
 
 
 class Action(Enum):

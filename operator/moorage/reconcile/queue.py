@@ -91,6 +91,10 @@ class WorkQueue:
         key = self._ready.popleft()
         self._dirty.discard(key)
         self._working.add(key)
+        # The work that begins sees all that a later look was for, and says itself when to look again.
+        if pending := self._timers.pop(key, None):
+            pending[1].cancel()
+            telemetry.QUEUE_DELAYED.set(len(self._timers))
         telemetry.QUEUE_DEPTH.set(len(self._ready))
         return key
 

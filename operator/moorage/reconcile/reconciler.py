@@ -7,6 +7,7 @@ kinds is in `serving` and `training`.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -22,13 +23,14 @@ from moorage.kube.errors import ApiError, Conflict, Forbidden, NamespaceTerminat
 from moorage.kube.events import Recorder
 from moorage.kube.kinds import BY_KIND, MODEL_DEPLOYMENT, Key, key_of
 from moorage.reconcile.children import Children
-from moorage.reconcile.outcome import Lookout, Outcome
+from moorage.reconcile.outcome import Outcome
+from moorage.reconcile.patience import Patience
 from moorage.reconcile.progress import ProgressWatch
 from moorage.reconcile.queue import WorkQueue
 from moorage.reconcile.replicas import Replicas
 from moorage.reconcile.resync import Resync
 from moorage.reconcile.serving import Serving
-from moorage.reconcile.statuses import merge_patch, transitions
+from moorage.reconcile.statuses import can_wait, merge_patch, transitions
 from moorage.reconcile.store import Object, Store, version
 from moorage.reconcile.training import Training
 from moorage.reconcile.triggers import keys_for
@@ -64,15 +66,15 @@ class Reconciler:
         self._client, self._store, self._queue, self._recorder = client, store, queue, recorder
         self._settings, self._replicas, self._now = settings, replicas, now
         self._progress = ProgressWatch(session, queue.add)
+        self._patience = Patience(time.monotonic)
         children = Children(client, store)
-        self._lookout = Lookout()
 
         def defaults() -> Any:
             wanted = settings.pod_monitors
             return settings.defaults(pod_monitors=wanted == "Enabled" or (wanted == "Auto" and resync.pod_monitors))
 
-        self._serving = Serving(client, store, children, replicas, self._lookout, defaults)
-        self._training = Training(client, store, children, self._progress, self._lookout, defaults)
+        self._serving = Serving(store, children, replicas, defaults)
+        self._training = Training(client, store, children, self._progress, defaults)
 
     def loops(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         """What has to run for the length of a leadership, with names for the log."""
@@ -130,6 +132,7 @@ class Reconciler:
         if obj is None:
             self._training.leave(key)
             self._serving.leave(key)
+            self._patience.told(key)
             return None
         if "deletionTimestamp" in obj["metadata"]:
             # Its children are the garbage collector's now: to make them again would be a fight.
@@ -139,10 +142,18 @@ class Reconciler:
             outcome = await kind.reconcile(key, obj, self._now())
         except InvalidSpec as error:
             outcome = Outcome(_unreadable(obj, error, self._now()))
-        await self._tell(obj, outcome.status)
+        wait = self._patience_with(key, obj, outcome.status)
+        if not wait:
+            await self._tell(obj, outcome.status)
+            self._patience.told(key)
         if outcome.failed is not None:
             raise outcome.failed
-        return outcome.again
+        return min((delay for delay in (wait, outcome.again) if delay), default=None)
+
+    def _patience_with(self, key: Key, obj: Object, status: dict[str, Any]) -> float:
+        """Seconds for which this status need not be written yet."""
+        old = obj.get("status") or {}
+        return self._patience.left(key) if old != status and can_wait(old, status) else 0.0
 
     async def _confess(self, key: Key, error: Exception) -> None:
         """A fault of ours is not for the log alone: who waits for this resource has to hear of it."""

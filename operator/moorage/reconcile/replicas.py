@@ -73,8 +73,8 @@ class Replicas:
 
     def scaled(self) -> Iterator[Scaled]:
         """Everything the loop has to decide about. What does not run yet has no load."""
-        for obj in self._store.of(MODEL_DEPLOYMENT):
-            if not (obj.get("spec") or {}).get("scaling") or "deletionTimestamp" in obj["metadata"]:
+        for obj in self._store.by("scaled"):
+            if "deletionTimestamp" in obj["metadata"]:
                 continue
             key = Key(MODEL_DEPLOYMENT.kind, obj["metadata"]["namespace"], obj["metadata"]["name"])
             uid = obj["metadata"]["uid"]

@@ -1,55 +1,79 @@
 """Every kind listed again: once before anything starts, then every few minutes.
 
-kopf never tells of objects that vanished while a watch was down, and has no signal for "all is known". So our own list
-comes first, and later lists prune what watches missed. That a watch is dead shows here and in `Store.lag`.
+The first list is what the watches go on from: a resource whose children are not known yet would have them applied
+again. The later ones are for what no watch tells: kopf never says what vanished while its watch was down, and a
+connection may be dead without anybody's notice. That a watch is dead shows here and in `Store.lag`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Sequence
 
 import structlog
 
 from moorage import telemetry
 from moorage.kube.client import Client
 from moorage.kube.errors import ApiError, Forbidden, NotFound
-from moorage.kube.kinds import CHILDREN, OWNERS, POD_MONITOR, Key, Kind, key_of
+from moorage.kube.kinds import CHILDREN, GRANDCHILDREN, OWNERS, POD_MONITOR, Kind
+from moorage.reconcile.intake import Intake
 from moorage.reconcile.queue import WorkQueue
 from moorage.reconcile.store import Store
-from moorage.reconcile.triggers import keys_for
 
 log = structlog.get_logger()
 
-CHILD_SELECTOR = "app.kubernetes.io/managed-by=moorage"
+SETTLE = 2.0
+"""After a break all watches come back one by one; one list is enough for all of them."""
+
+Versions = dict[tuple[Kind, str | None], int]
+"""Of which version each list was, by kind and namespace."""
 
 
 class Resync:
     def __init__(
-        self, client: Client, store: Store, queue: WorkQueue, namespaces: Sequence[str], *, pod_monitors: bool
+        self,
+        client: Client,
+        store: Store,
+        queue: WorkQueue,
+        intake: Intake,
+        namespaces: Sequence[str],
+        *,
+        pod_monitors: bool,
     ) -> None:
-        self._client, self._store, self._queue = client, store, queue
-        self._namespaces = tuple(namespaces)
+        self._client, self._store, self._queue, self._intake = client, store, queue, intake
+        self._scopes: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._look_for_pod_monitors = pod_monitors
         self.pod_monitors = False
         """Whether the cluster knows PodMonitors: they may come and go with another installation."""
+        self._trouble = asyncio.Event()
 
-    async def once(self) -> None:
+    def soon(self) -> None:
+        """A connection broke and stands again: what happened meanwhile, kopf's watches may have missed."""
+        self._trouble.set()
+
+    async def once(self) -> Versions:
         """List all, take it in, and enqueue every resource of ours: what is as it should be costs nothing."""
+        versions: Versions = {}
         with telemetry.RESYNC_DURATION.time():
-            # Children first: a resource whose children are not known yet would have them applied again.
-            for kind in CHILDREN:
-                await self._take(kind)
+            # From the leaves to the owners, so that a resource is never seen before what it owns.
+            for kind in (*GRANDCHILDREN, *CHILDREN):
+                versions |= await self._take(kind)
             await self._take_pod_monitors()
             for kind in OWNERS:
-                await self._take(kind)
+                versions |= await self._take(kind)
         for kind in OWNERS:
-            for obj in self._store.of(kind):
-                self._queue.add(key_of(obj))
+            for key in self._store.keys(kind):
+                self._queue.add(key)
+        return versions
 
     async def run(self, interval: float) -> None:
         while True:
-            await asyncio.sleep(interval)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await self._trouble.wait()
+                    await asyncio.sleep(SETTLE)
+            self._trouble.clear()
             try:
                 await self.once()
             except ApiError as error:
@@ -58,10 +82,10 @@ class Resync:
     async def check_rights(self) -> list[str]:
         """What we may not list, in words; empty when all is well."""
         missing = []
-        for kind in (*OWNERS, *CHILDREN):
-            for namespace in self._namespaces or (None,):
+        for kind in (*OWNERS, *CHILDREN, *GRANDCHILDREN):
+            for scope in self._scopes:
                 try:
-                    await self._client.list(kind, namespace, limit=1, pages=1)
+                    await anext(self._client.pages(kind, scope, limit=1))
                 except NotFound:
                     continue
                 except ApiError as error:
@@ -70,6 +94,9 @@ class Resync:
                     else:
                         raise
         return missing
+
+    async def _take(self, kind: Kind) -> Versions:
+        return {(kind, scope): await self._intake.list(kind, scope) for scope in self._scopes}
 
     async def _take_pod_monitors(self) -> None:
         """A kind that may come and go with somebody else's installation, and that we may have no right to."""
@@ -87,23 +114,3 @@ class Resync:
             log.warning("no PodMonitors: rights are missing", error=error.message)
             return False
         return True
-
-    async def _take(self, kind: Kind) -> None:
-        selector = "" if kind in OWNERS else CHILD_SELECTOR
-        for namespace in self._namespaces or (None,):
-            listing = await self._client.list(kind, namespace, labels=selector)
-            before = {key_of(item): self._store.get(key_of(item)) for item in listing.items}
-            scope = None if namespace is None else (namespace,)
-            news, vanished = self._store.replace(kind, listing.items, listing.resource_version, scope)
-            if kind is not POD_MONITOR:
-                for obj in news:
-                    self._store.owe(obj)
-            for obj in vanished:
-                telemetry.RESYNC_PRUNED.labels(kind.kind).inc()
-                self._enqueue(keys_for(self._store, obj, None))
-            for obj in news:
-                self._enqueue(keys_for(self._store, before[key_of(obj)], obj))
-
-    def _enqueue(self, keys: Iterable[Key]) -> None:
-        for key in keys:
-            self._queue.add(key)

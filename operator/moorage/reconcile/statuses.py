@@ -30,6 +30,21 @@ def merge_patch(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return patch
 
 
+def can_wait(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether nothing turned, for good or ill: only counts and words of what is on its way differ, or good news that
+    the headline will tell with the rest."""
+    if any(old.get(field) != new.get(field) for field in ("observedGeneration", "desiredReplicas", "lastFailure")):
+        return False
+    before, after = ({c["type"]: c for c in status.get("conditions") or []} for status in (old, new))
+    return before.keys() == after.keys() and not any(_turns(before[type_], after[type_]) for type_ in after)
+
+
+def _turns(before: Condition, now: Condition) -> bool:
+    if now["type"] in HEADLINES:
+        return bool(now["status"] == "True" or before["status"] != now["status"])
+    return _bad(before) != _bad(now) or (_bad(now) and before["reason"] != now["reason"])
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     type: Literal["Normal", "Warning"]

@@ -3,31 +3,32 @@
 Three sources feed it: watch events, our own lists, and the answers to our own writes. The newest resourceVersion of an
 object wins, whichever way it came. The store also knows what each watch still owes us, which is how a dead watch is
 noticed. It does no I/O and holds nothing that a list cannot bring back.
+
+Objects are kept as JSON: a tenth of the memory of dicts, for thirty microseconds a look. So what it gives out is the
+caller's own.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NamedTuple
 
-from moorage.kube.kinds import Key, Kind, key_of
+from moorage.kube.kinds import POD, Key, Kind, key_of
+from moorage.reconcile.indexes import INDEXES, IndexKey, controller_uid
 
 Object = dict[str, Any]
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+# Of a pod's spec: why it waits, and what an end means. What it runs is in its owner's template.
+_POD_SPEC = ("nodeName", "restartPolicy", "volumes")
 
 
 def version(obj: Object) -> int:
     """The resourceVersion as a number. Versions compare only within one kind of one cluster."""
     return int(obj["metadata"].get("resourceVersion") or 0)
-
-
-def controller_uid(obj: Object) -> str:
-    for reference in obj["metadata"].get("ownerReferences") or ():
-        if reference.get("controller"):
-            return str(reference["uid"])
-    return ""
 
 
 def slim(obj: Object) -> Object:
@@ -36,80 +37,104 @@ def slim(obj: Object) -> Object:
     annotations = meta.get("annotations")
     if annotations and LAST_APPLIED in annotations:
         meta["annotations"] = {name: value for name, value in annotations.items() if name != LAST_APPLIED}
-    return {**obj, "metadata": meta}
+    found = {**obj, "metadata": meta}
+    if obj["kind"] == POD.kind:
+        spec = obj.get("spec") or {}
+        found["spec"] = {field: spec[field] for field in _POD_SPEC if field in spec}
+    return found
+
+
+class _Held(NamedTuple):
+    version: int
+    uid: str
+    indexed: tuple[IndexKey, ...]
+    body: bytes
+
+    def read(self) -> Object:
+        obj: Object = json.loads(self.body)
+        return obj
 
 
 class Store:
     def __init__(self, *, scoped: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         """`scoped`: watches are per namespace, not one for the cluster."""
-        self._objects: dict[str, dict[str, dict[str, Object]]] = defaultdict(lambda: defaultdict(dict))
-        self._by_controller: dict[str, set[Key]] = defaultdict(set)
+        self._objects: dict[str, dict[str, dict[str, _Held]]] = {}
+        self._index: dict[IndexKey, set[Key]] = defaultdict(set)
         self._gone: dict[Key, int] = {}
         self._scoped, self._clock = scoped, clock
         self._watched: dict[tuple[str, str], int] = {}
         self._owed: dict[tuple[str, str], tuple[int, float]] = {}
 
     def get(self, key: Key) -> Object | None:
-        return self._objects[key.kind][key.namespace].get(key.name)
+        held = self._held(key)
+        return None if held is None else held.read()
 
     def of(self, kind: Kind, namespace: str | None = None) -> Iterator[Object]:
-        spaces = self._objects[kind.kind]
-        for name in (namespace,) if namespace is not None else tuple(spaces):
-            yield from tuple(spaces[name].values()) if name in spaces else ()
+        for key in self.keys(kind, namespace):
+            found = self.get(key)
+            if found is not None:
+                yield found
+
+    def keys(self, kind: Kind, namespace: str | None = None) -> list[Key]:
+        spaces = self._objects.get(kind.kind, {})
+        chosen = (namespace,) if namespace is not None else tuple(spaces)
+        return [Key(kind.kind, space, name) for space in chosen if space in spaces for name in spaces[space]]
+
+    def keys_by(self, index: str, *values: str) -> list[Key]:
+        """What an index of `indexes` has under these values."""
+        return sorted(self._index.get((index, *values), ()))
+
+    def by(self, index: str, *values: str) -> list[Object]:
+        found = (self.get(key) for key in self.keys_by(index, *values))
+        return [obj for obj in found if obj is not None]
 
     def controlled_by(self, uid: str) -> list[Object]:
-        found = (self.get(key) for key in self._by_controller.get(uid, ()))
-        return [obj for obj in found if obj is not None]
+        return self.by("controller", uid)
 
     def put(self, obj: Object) -> bool:
         """Keep it unless something as new or newer is known; whether it was kept."""
         key, new = key_of(obj), version(obj)
-        known = self.get(key)
-        if known is not None and version(known) >= new:
+        known = self._held(key)
+        if known is not None and known.version >= new:
             return False
         if self._gone.get(key, -1) >= new:
             return False  # the answer to a write that came in after the deletion
         if known is not None:
             self._unlink(key, known)
         self._gone.pop(key, None)
-        self._objects[key.kind][key.namespace][key.name] = slim(obj)
-        if uid := controller_uid(obj):
-            self._by_controller[uid].add(key)
+        indexed = tuple(found for index in INDEXES for found in index(obj))
+        held = _Held(new, obj["metadata"]["uid"], indexed, json.dumps(slim(obj), separators=(",", ":")).encode())
+        self._objects.setdefault(key.kind, {}).setdefault(key.namespace, {})[key.name] = held
+        for entry in indexed:
+            self._index[entry].add(key)
         return True
 
     def remove(self, obj: Object) -> None:
         """It was deleted. An object of the same name that is newer stays."""
         key, last = key_of(obj), version(obj)
-        known = self.get(key)
-        if known is not None and known["metadata"]["uid"] != obj["metadata"]["uid"] and version(known) > last:
+        known = self._held(key)
+        if known is not None and known.uid != obj["metadata"]["uid"] and known.version > last:
             return
         if known is not None:
             self._drop(key, known)
         self._gone[key] = max(last, self._gone.get(key, -1))
 
-    def replace(
-        self, kind: Kind, items: Iterable[Object], list_version: int, namespaces: Collection[str] | None = None
-    ) -> tuple[list[Object], list[Object]]:
-        """Take in a whole list: what was news, and what we held and the list no longer has.
+    def prune(
+        self, kind: Kind, listed: Collection[Key], list_version: int, namespace: str | None = None
+    ) -> list[Object]:
+        """After a whole list: drop what we held and the list no longer has, and say what that was.
 
-        `namespaces` is what the list covered, None for all. What is newer than the list stays.
+        `namespace` is what the list covered, None for all. What is newer than the list stays.
         """
-        listed = set()
-        news = []
-        for item in items:
-            listed.add(key_of(item))
-            if self.put(item):
-                news.append(item)
         vanished = []
-        for space in tuple(self._objects[kind.kind]) if namespaces is None else namespaces:
-            for name, obj in tuple(self._objects[kind.kind][space].items()):
-                key = Key(kind.kind, space, name)
-                if key not in listed and version(obj) <= list_version:
-                    self._drop(key, obj)
-                    vanished.append(obj)
+        for key in self.keys(kind, namespace):
+            held = self._held(key)
+            if held is not None and key not in listed and held.version <= list_version:
+                self._drop(key, held)
+                vanished.append(held.read())
         for key in [key for key, last in self._gone.items() if key.kind == kind.kind and last < list_version]:
             del self._gone[key]
-        return news, vanished
+        return vanished
 
     # What watches owe us. A write's answer or a list shows a change that the watch of its kind has to bring, too.
 
@@ -137,13 +162,21 @@ class Store:
     def _scope(self, obj: Object) -> tuple[str, str]:
         return obj["kind"], obj["metadata"].get("namespace", "") if self._scoped else ""
 
-    def _unlink(self, key: Key, obj: Object) -> None:
-        uid = controller_uid(obj)
-        if uid in self._by_controller:
-            self._by_controller[uid].discard(key)
-            if not self._by_controller[uid]:
-                del self._by_controller[uid]
+    def _held(self, key: Key) -> _Held | None:
+        return self._objects.get(key.kind, {}).get(key.namespace, {}).get(key.name)
 
-    def _drop(self, key: Key, obj: Object) -> None:
-        self._unlink(key, obj)
-        del self._objects[key.kind][key.namespace][key.name]
+    def _unlink(self, key: Key, held: _Held) -> None:
+        for entry in held.indexed:
+            self._index[entry].discard(key)
+            if not self._index[entry]:
+                del self._index[entry]
+
+    def _drop(self, key: Key, held: _Held) -> None:
+        self._unlink(key, held)
+        spaces = self._objects[key.kind]
+        del spaces[key.namespace][key.name]
+        if not spaces[key.namespace]:
+            del spaces[key.namespace]
+
+
+__all__ = ["LAST_APPLIED", "Object", "Store", "controller_uid", "slim", "version"]

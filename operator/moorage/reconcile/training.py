@@ -16,10 +16,10 @@ from moorage.kube.client import Client
 from moorage.kube.errors import ApiError, Forbidden, Invalid, NotFound
 from moorage.kube.kinds import JOB, POD, Key
 from moorage.reconcile.children import Children
-from moorage.reconcile.outcome import FIRST_LOOK, TAKEN_LOOK, Lookout, Outcome, problem_of
+from moorage.reconcile.outcome import SOON, TAKEN_LOOK, Outcome, problem_of
 from moorage.reconcile.plan import Standing, standing
 from moorage.reconcile.progress import ProgressWatch
-from moorage.reconcile.store import Object, Store, controller_uid, slim
+from moorage.reconcile.store import Object, Store
 from moorage.status.training import TrainingObserved, compute
 
 
@@ -30,12 +30,10 @@ class Training:
         store: Store,
         children: Children,
         progress: ProgressWatch,
-        lookout: Lookout,
         defaults: Callable[[], Defaults],
     ) -> None:
         self._client, self._store, self._children = client, store, children
-        self._progress, self._lookout, self._defaults = progress, lookout, defaults
-        self._pods: dict[Key, tuple[str, list[Object]]] = {}
+        self._progress, self._defaults = progress, defaults
 
     async def reconcile(self, key: Key, obj: Object, now: str) -> Outcome:
         tj = TrainingJob.parse(obj)
@@ -58,19 +56,15 @@ class Training:
         except (Invalid, Forbidden, NotFound) as error:
             problem, failed = problem_of(error), error
         job = self._job(key, obj)
-        steady = job is not None and _steady(job)
-        pods = await self._look(key, job, steady) if job is not None else []
+        pods = self._store.controlled_by(job["metadata"]["uid"]) if job is not None else []
         if job is not None and not _ended(job):
             self._progress.follow(key)
         status = compute(tj, TrainingObserved(job, pods, self._progress.last(key), problem), now)
         if status.get("completionTime"):
-            return Outcome(status, again=FIRST_LOOK)  # once that is written, the Job may go
+            return Outcome(status, again=SOON)  # once that is written, the Job may go
         if taken:
             return Outcome(status, TAKEN_LOOK)
-        if steady or (job is None and not waiting):
-            return Outcome(status, failed=failed)  # progress and the Job itself will tell when there is news
-        seen = [(pod["metadata"]["name"], pod["metadata"]["resourceVersion"]) for pod in pods]
-        return Outcome(status, self._lookout.next(key, (tj.metadata.generation, sorted(seen))), failed)
+        return Outcome(status, SOON if waiting else None, failed)
 
     async def _retire(self, tj: TrainingJob, job: Object | None) -> None:
         """Let Kubernetes remove the Job in time. Its end is in the status by now, so it may vanish."""
@@ -88,9 +82,7 @@ class Training:
     def leave(self, key: Key) -> None:
         """Ended or deleted: nothing of it is worth remembering."""
         self._progress.leave(key)
-        self._lookout.leave(key)
         self._children.leave(key)
-        self._pods.pop(key, None)
 
     def _job(self, key: Key, owner: Object) -> Object | None:
         """This run's Job. One that is on its way out, or of a former life, is no source of truth."""
@@ -99,35 +91,17 @@ class Training:
             return None
         return job
 
-    async def _look(self, key: Key, job: Object, steady: bool) -> list[Object]:
-        """The Job's pods; while all of them run, only when it changed: progress alone moves none of them."""
-        edition = f"{job['metadata']['uid']}/{job['metadata']['resourceVersion']}"
-        known = self._pods.get(key)
-        if steady and known is not None and known[0] == edition:
-            return known[1]
-        # Those of a run before this one have the same label and may still be there.
-        pods = [slim(pod) for pod in await self._labelled(key) if controller_uid(pod) == job["metadata"]["uid"]]
-        self._pods[key] = (edition, pods)
-        return pods
-
     async def _former_workers(self, key: Key) -> Problem | None:
         """Where there is no Job there must be no worker: it would answer by the name of a new one, and write where
         that one writes."""
-        left = sorted(pod["metadata"]["name"] for pod in await self._labelled(key) if not _over(pod))
+        # Asked of the API server: a watch may be a moment behind, and a moment is too long here.
+        pods = (await self._client.list(POD, key.namespace, labels=f"{TRAINING_LABEL}={key.name}")).items
+        left = sorted(pod["metadata"]["name"] for pod in pods if not _over(pod))
         if not left:
             return None
         words = f"workers of an earlier run are still being stopped: {', '.join(left[:3])}"
         more = f" and {len(left) - 3} more" if len(left) > 3 else ""
         return Problem("WaitingForFormerWorkers", f"{words}{more}; on a lost node: delete them by force", final=False)
-
-    async def _labelled(self, key: Key) -> list[Object]:
-        return (await self._client.list(POD, key.namespace, labels=f"{TRAINING_LABEL}={key.name}")).items
-
-
-def _steady(job: Object) -> bool:
-    """All workers run, none is on its way in or out."""
-    status, wanted = job.get("status") or {}, job["spec"].get("parallelism", 1)
-    return not _ended(job) and status.get("ready", 0) == status.get("active", 0) == wanted
 
 
 def _over(pod: Object) -> bool:

@@ -37,14 +37,9 @@ def owners(child: Object) -> set[Key]:
     return keys
 
 
-def follows_training(model_deployment: Object) -> bool:
-    return "fromTrainingJobs" in ((model_deployment.get("spec") or {}).get("model") or {})
-
-
 def _followers(store: Store, namespace: str) -> Iterator[Key]:
-    for obj in store.of(MODEL_DEPLOYMENT, namespace):
-        if follows_training(obj):
-            yield Key(MODEL_DEPLOYMENT.kind, namespace, obj["metadata"]["name"])
+    for obj in store.by("follower", namespace):
+        yield Key(MODEL_DEPLOYMENT.kind, namespace, obj["metadata"]["name"])
 
 
 def _outcome(job: Object | None) -> Any:

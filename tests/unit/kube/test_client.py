@@ -86,18 +86,11 @@ async def test_a_list_has_all_pages_and_says_what_its_items_are(server: Server, 
     assert [request[2]["labelSelector"] for request in server.requests] == ["app=x", "app=x"]
 
 
-async def test_a_list_whose_token_ran_out_begins_again(server: Server, client: Client) -> None:
-    seen = []
-
-    async def answer(request: web.Request) -> web.Response:
-        seen.append("continue" in request.query)
-        if seen == [False, True]:
-            return web.json_response({"message": "The provided continue parameter is too old"}, status=410)
-        return web.json_response(page(["b"]) if seen[-1] else page(["a"], token="next"))
-
-    server.answer = answer
-    listing = await client.list(DEPLOYMENT, "ns")
-    assert [item["metadata"]["name"] for item in listing.items] == ["a", "b"]
+async def test_what_is_new_is_not_forced_upon_somebody_elses(server: Server, client: Client) -> None:
+    manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "namespace": "ns"}}
+    with pytest.raises(NotFound):
+        await client.apply(manifest, force=False)
+    assert server.requests[0][2]["force"] == "false"
 
 
 async def test_a_server_that_does_not_answer_is_a_trouble_of_the_moment(server: Server, client: Client) -> None:

@@ -46,7 +46,7 @@ class Api:
         self.lists += 1
         return Listing()
 
-    async def apply(self, manifest: dict[str, Any]) -> dict[str, Any]:
+    async def apply(self, manifest: dict[str, Any], *, force: bool) -> dict[str, Any]:
         self.fail("apply")
         self.applied.append(key_of(manifest))
         return self._keep(deepcopy(manifest))
@@ -136,7 +136,7 @@ async def world() -> AsyncIterator[World]:
 
 async def test_children_and_status_are_written_once(world: World) -> None:
     world.put()
-    assert await world.reconcile() is not None, "what is not ready yet is looked at again"
+    assert await world.reconcile() is None, "what comes next comes with an event"
     assert {key.kind for key in world.api.applied} == {"Deployment", "Service"}
     assert len(world.api.statuses) == 1
     await world.reconcile()

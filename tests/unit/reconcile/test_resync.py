@@ -1,20 +1,17 @@
 """A resync while reconciles go on: what it does not know yet must not change what they see."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from moorage.kube.client import Listing
 from moorage.kube.errors import Forbidden, NotFound, Transient
 from moorage.kube.kinds import POD_MONITOR, Kind
+from moorage.reconcile.intake import Intake
 from moorage.reconcile.queue import WorkQueue
 from moorage.reconcile.resync import Resync
 from moorage.reconcile.store import Store
-
-
-class Listing:
-    def __init__(self) -> None:
-        self.items: list[dict[str, Any]] = []
-        self.resource_version = "1"
 
 
 class Api:
@@ -28,11 +25,11 @@ class Api:
         self._look(kind)
         return self.served
 
-    async def list(self, kind: Kind, *_: Any, **__: Any) -> Listing:
+    async def pages(self, kind: Kind, *_: Any, **__: Any) -> AsyncIterator[Listing]:
         self._look(kind)
         if kind is POD_MONITOR and self.error is not None:
             raise self.error
-        return Listing()
+        yield Listing([], 1)
 
     def _look(self, kind: Kind) -> None:
         """What a reconcile would see while this request is on its way."""
@@ -47,7 +44,9 @@ def api() -> Api:
 
 @pytest.fixture
 def resync(api: Api) -> Resync:
-    api.resync = Resync(api, Store(), WorkQueue(), (), pod_monitors=True)  # type: ignore[arg-type]
+    store, queue = Store(), WorkQueue()
+    intake = Intake(api, store, queue)  # type: ignore[arg-type]
+    api.resync = Resync(api, store, queue, intake, (), pod_monitors=True)  # type: ignore[arg-type]
     return api.resync
 
 

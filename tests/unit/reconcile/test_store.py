@@ -75,17 +75,15 @@ def test_a_list_prunes_what_vanished_unseen() -> None:
     store = Store()
     store.put(deployment("a", version=1))
     store.put(deployment("b", version=2, uid="u2"))
-    news, vanished = store.replace(DEPLOYMENT, [deployment("b", version=2, uid="u2")], 9)
-    assert news == []
+    vanished = store.prune(DEPLOYMENT, {Key("Deployment", "ns", "b")}, 9)
     assert [obj["metadata"]["name"] for obj in vanished] == ["a"]
     assert held(store) is None
 
 
 def test_a_list_leaves_what_is_newer_than_itself() -> None:
     store = Store()
-    store.put(deployment("a", version=10))  # made by us while the list was on its way
-    _, vanished = store.replace(DEPLOYMENT, [], 9)
-    assert vanished == []
+    store.put(deployment(version=10))  # made by us while the list was on its way
+    assert store.prune(DEPLOYMENT, set(), 9) == []
     assert held(store) == 10
 
 
@@ -93,8 +91,41 @@ def test_a_list_of_one_namespace_says_nothing_of_the_others() -> None:
     store = Store()
     store.put(deployment(version=1))
     store.put(deployment(version=2, namespace="other", uid="u2"))
-    _, vanished = store.replace(DEPLOYMENT, [], 9, ["ns"])
-    assert [obj["metadata"]["namespace"] for obj in vanished] == ["ns"]
+    assert [obj["metadata"]["namespace"] for obj in store.prune(DEPLOYMENT, set(), 9, "ns")] == ["ns"]
+
+
+def test_of_a_pod_it_keeps_what_tells_why_it_waits() -> None:
+    store = Store()
+    spec = {"containers": [{"name": "c"}], "restartPolicy": "Never", "volumes": [{"name": "v"}]}
+    meta = {"name": "p", "namespace": "ns", "uid": "p", "resourceVersion": "1"}
+    store.put({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec, "status": {"phase": "Pending"}})
+    kept = store.get(Key("Pod", "ns", "p")) or {}
+    assert kept["spec"] == {"restartPolicy": "Never", "volumes": [{"name": "v"}]}
+    assert kept["status"] == {"phase": "Pending"}
+
+
+def test_what_it_gives_out_is_the_callers_own() -> None:
+    store = Store()
+    store.put(deployment(version=1))
+    (store.get(KEY) or {})["metadata"]["name"] = "changed"
+    assert (store.get(KEY) or {})["metadata"]["name"] == "a"
+
+
+def test_resources_are_found_by_what_the_loops_ask_for() -> None:
+    store = Store()
+
+    def model(name: str, version: int, **spec: Any) -> None:
+        meta = {"name": name, "namespace": "ns", "uid": name, "resourceVersion": str(version)}
+        store.put({"kind": "ModelDeployment", "apiVersion": "v1", "metadata": meta, "spec": spec})
+
+    model("fixed", 1, model={"uri": "pvc://a/b"})
+    model("scaled", 2, scaling={"maxReplicas": 3})
+    model("follower", 3, model={"fromTrainingJobs": {"matchLabels": {"a": "b"}}})
+    assert [key.name for key in store.keys_by("scaled")] == ["scaled"]
+    assert [key.name for key in store.keys_by("follower", "ns")] == ["follower"]
+    assert store.keys_by("follower", "other") == []
+    model("scaled", 4)
+    assert store.keys_by("scaled") == []
 
 
 class Clock:

@@ -11,7 +11,7 @@ from moorage.desired.defaults import Defaults
 from moorage.kube.errors import NotFound
 from moorage.kube.kinds import JOB, POD, Key, Kind, key_of
 from moorage.reconcile.children import Children
-from moorage.reconcile.outcome import FIRST_LOOK, Lookout, Outcome
+from moorage.reconcile.outcome import SOON, Outcome
 from moorage.reconcile.progress import ProgressWatch
 from moorage.reconcile.store import Store
 from moorage.reconcile.training import Training
@@ -41,7 +41,7 @@ class Api:
         assert (kind, namespace, labels) == (POD, "ns", "moorage.dev/training-job=t")
         return Listing(deepcopy(self.pods))
 
-    async def apply(self, manifest: dict[str, Any]) -> dict[str, Any]:
+    async def apply(self, manifest: dict[str, Any], *, force: bool) -> dict[str, Any]:
         self.version += 1
         meta = {**manifest["metadata"], "uid": f"u{self.version}", "resourceVersion": str(self.version)}
         answer = {**deepcopy(manifest), "metadata": meta}
@@ -57,7 +57,7 @@ class World:
         self.api, self.store = Api(), Store()
         self.children = Children(self.api, self.store)  # type: ignore[arg-type]
         self.training = Training(
-            self.api, self.store, self.children, ProgressWatch(session, lambda _: None), Lookout(),  # type: ignore[arg-type]
+            self.api, self.store, self.children, ProgressWatch(session, lambda _: None),  # type: ignore[arg-type]
             lambda: Defaults(torch_image="torch", triton_image="triton"),
         )  # fmt: skip
 
@@ -92,8 +92,11 @@ async def world() -> Any:
         yield World(session)
 
 
-def pod(job: str, **more: Any) -> dict[str, Any]:
+def pod(job: str, name: str = "", **more: Any) -> dict[str, Any]:
     found = worker(0, **more)
+    found["kind"] = POD.kind
+    if name:
+        found["metadata"] |= {"name": name, "uid": name}
     owner = {"kind": "Job", "name": "t-train", "uid": job, "controller": True}
     found["metadata"] |= {"ownerReferences": [owner], "resourceVersion": "9", "managedFields": [{"manager": "x"}]}
     return found
@@ -111,7 +114,7 @@ async def test_a_run_does_not_begin_while_workers_of_an_earlier_one_are_stopped(
     assert world.jobs == []
     assert (succeeded(outcome)["status"], succeeded(outcome)["reason"]) == ("Unknown", "WaitingForFormerWorkers")
     assert leaving["metadata"]["name"] in succeeded(outcome)["message"]
-    assert outcome.again == FIRST_LOOK, "no watch tells when a pod is gone"
+    assert outcome.again == SOON, "no watch tells when a pod is gone"
     assert [key_of(manifest).kind for manifest in world.api.applied] == ["Service"]
 
     world.api.pods = [pod("former", phase="Failed", code=1)]
@@ -126,20 +129,16 @@ async def test_a_job_that_makes_room_goes_after_its_workers(world: World) -> Non
 
 
 async def test_workers_of_an_earlier_run_tell_nothing_of_this_one(world: World) -> None:
-    world.api.pods = [
-        pod("former", phase="Succeeded", code=0, message=RESULT),
-        pod("former", phase="Failed", code=1, message={"reason": "ScriptFailed", "message": "long ago"}),
-    ]
+    world.store.put(pod("former", name="a", phase="Succeeded", code=0, message=RESULT))
+    world.store.put(pod("former", name="b", phase="Failed", code=1, message={"reason": "ScriptFailed", "message": "x"}))
     await world.reconcile()
     status = (await world.reconcile()).status
     assert not {"output", "metrics", "lastFailure"} & set(status)
     assert status["activeWorkers"] == 0
 
     uid = world.job(startTime="2026-01-01T11:00:00Z", active=1)["metadata"]["uid"]
-    world.api.pods.append(pod(uid))
+    world.store.put(pod(uid, name="c"))
     assert (await world.reconcile()).status["activeWorkers"] == 1
-    (known,) = world.training._pods[KEY][1]
-    assert "managedFields" not in known["metadata"]
 
 
 async def test_an_end_that_was_not_written_down_is_not_tried_without_pause(world: World) -> None:
@@ -148,12 +147,12 @@ async def test_an_end_that_was_not_written_down_is_not_tried_without_pause(world
     world.job(startTime="2026-01-01T11:00:00Z", completionTime=NOW, conditions=[done])
     outcome = await world.reconcile()
     assert outcome.status["completionTime"] == NOW
-    assert outcome.again == FIRST_LOOK
+    assert outcome.again == SOON
 
 
 async def test_what_is_known_of_children_goes_with_their_owner(world: World) -> None:
-    async def otherwise(manifest: dict[str, Any]) -> dict[str, Any]:
-        return await Api.apply(world.api, {**manifest, "spec": {}})
+    async def otherwise(manifest: dict[str, Any], *, force: bool) -> dict[str, Any]:
+        return await Api.apply(world.api, {**manifest, "spec": {}}, force=force)
 
     world.api.apply = otherwise  # type: ignore[method-assign]
     await world.reconcile()

@@ -1,0 +1,81 @@
+"""Everything heard of the cluster goes through here: into the store, and as keys into the queue.
+
+Three ways in, one meaning: a watch's event, a whole list, and what was known already becomes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from moorage import telemetry
+from moorage.desired.meta import MANAGED_BY
+from moorage.kube.client import Client
+from moorage.kube.errors import Expired
+from moorage.kube.kinds import GRANDCHILDREN, OWNERS, POD_MONITOR, Key, Kind, key_of
+from moorage.reconcile.queue import WorkQueue
+from moorage.reconcile.store import Store
+from moorage.reconcile.triggers import keys_for
+
+SELECTOR = f"{MANAGED_BY}=moorage"
+"""Of all that is watched but the resources themselves."""
+
+TOGETHER = 0.3
+"""Seconds for which news of pods is collected. A rollout moves each of them five times within moments, and the
+Deployment's own event, which ends it, is not kept waiting."""
+
+_MANY = {kind.kind for kind in GRANDCHILDREN}
+
+
+class Intake:
+    def __init__(self, client: Client, store: Store, queue: WorkQueue) -> None:
+        self._client, self._store, self._queue = client, store, queue
+
+    def event(self, type_: str | None, obj: dict[str, Any]) -> None:
+        """One event of a watch; no type is kopf's way to say that the object was in its list."""
+        telemetry.WATCH_EVENTS.labels(obj["kind"], (type_ or "listed").lower()).inc()
+        key = key_of(obj)
+        before = self._store.get(key)
+        if type_ == "DELETED":
+            self._store.remove(obj)
+            before = before or obj
+            changed = self._store.get(key) is None
+        else:
+            changed = self._store.put(obj)
+        self._store.watched(obj)
+        if changed:
+            self._enqueue(keys_for(self._store, before, self._store.get(key)), later=obj["kind"] in _MANY)
+
+    async def list(self, kind: Kind, namespace: str | None) -> int:
+        """Take in all there is of a kind, drop what is no longer there, and say of which version the list is."""
+        for attempt in range(3):
+            try:
+                return await self._list(kind, namespace)
+            except Expired:
+                if attempt == 2:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _list(self, kind: Kind, namespace: str | None) -> int:
+        listed: set[Key] = set()
+        list_version = 0
+        async for page in self._client.pages(kind, namespace, labels="" if kind in OWNERS else SELECTOR):
+            # The first page says when; what the later ones bring is of that moment, too.
+            list_version = list_version or page.resource_version
+            for obj in page.items:
+                key = key_of(obj)
+                listed.add(key)
+                before = self._store.get(key)
+                if not self._store.put(obj):
+                    continue
+                if kind is not POD_MONITOR:
+                    self._store.owe(obj)
+                self._enqueue(keys_for(self._store, before, obj))
+        for obj in self._store.prune(kind, listed, list_version, namespace):
+            telemetry.RESYNC_PRUNED.labels(kind.kind).inc()
+            self._enqueue(keys_for(self._store, obj, None))
+        return list_version
+
+    def _enqueue(self, keys: Iterable[Key], *, later: bool = False) -> None:
+        for key in keys:
+            self._queue.add_after(key, TOGETHER if later else 0)
