@@ -242,32 +242,34 @@ def test_every_rule_has_a_case() -> None:
         assert any(words.split("Forbidden: ")[-1] in message for words in said), message
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "mdep",
-        "mdep.spec",
-        "mdep.spec.model.uri",
-        "mdep.spec.model.fromTrainingJobs",
-        "mdep.spec.runtime.torch",
-        "mdep.spec.runtime.triton.dynamicBatching",
-        "mdep.spec.runtime.container.env",
-        "mdep.spec.resources",
-        "mdep.spec.scaling.metrics",
-        "mdep.spec.podTemplate",
-        "mdep.status.conditions",
-        "mdep.status.scaling.history",
-        "tjob",
-        "tjob.spec.trainer.recipe.model",
-        "tjob.spec.trainer.script",
-        "tjob.spec.output",
-        "tjob.status.progress",
-    ],
-)
+EXPLAINED = [
+    "mdep",
+    "mdep.spec",
+    "mdep.spec.model.uri",
+    "mdep.spec.model.fromTrainingJobs",
+    "mdep.spec.runtime.torch",
+    "mdep.spec.runtime.triton.dynamicBatching",
+    "mdep.spec.runtime.container.env",
+    "mdep.spec.resources",
+    "mdep.spec.scaling.metrics",
+    "mdep.spec.podTemplate",
+    "mdep.status.conditions",
+    "mdep.status.scaling.history",
+    "tjob",
+    "tjob.spec.trainer.recipe.model",
+    "tjob.spec.trainer.script",
+    "tjob.spec.output",
+    "tjob.status.progress",
+    "tjob.status.lastFailure",
+]
+
+
+@pytest.mark.parametrize("path", EXPLAINED)
 def test_kubectl_explains(api: Cluster, path: str) -> None:
     text = api.kubectl("explain", path)
     assert "DESCRIPTION:" in text
     assert "<empty>" not in text
+    assert "<no description>" not in text
 
 
 def test_defaults_are_written_where_a_block_is_given(api: Cluster) -> None:

@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from moorage.api.modeldeployment import ModelDeployment, ModelDeploymentStatus
+from moorage.api.modeldeployment import ModelDeployment
+from moorage.api.modeldeployment_status import ModelDeploymentStatus
 from moorage.api.names import GROUP, MAX_NAME, VERSION
 from moorage.api.schema import structural
-from moorage.api.trainingjob import TrainingJob, TrainingJobStatus
+from moorage.api.trainingjob import TrainingJob
+from moorage.api.trainingjob_status import TrainingJobStatus
 from moorage.api.types import Model, Resource, cel
 
 Manifest = dict[str, Any]

@@ -4,25 +4,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from moorage.api.facts import InvalidSpec
+from moorage.api.runtimes import Runtime
 from moorage.api.types import (
     ATOMIC,
     BUCKET,
     CLAIM,
     NO_DOTS,
-    Command,
-    Conditions,
     Decimal,
-    Env,
     Free,
-    Image,
     LabelValue,
     Model,
     Resource,
     Resources,
     SecretRef,
-    Text,
-    Time,
     Uri,
     cel,
     rules,
@@ -115,94 +109,6 @@ class ModelSource(Model):
     secret_ref: SecretRef | None = None
     """Secret with the store's credentials under the AWS names (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
     AWS_ENDPOINT_URL), or HTTP_BEARER_TOKEN for http(s). Default: none, or the TrainingJob's with fromTrainingJobs."""
-
-
-class Torch(Model):
-    """The torch model server of this project: Open Inference Protocol v2 over HTTP, with dynamic batching."""
-
-    max_batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
-    """Most samples that run through the model at once. Default 64."""
-    max_queue_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
-    """How long a sample waits for others to fill a batch. Default 0: what is there runs at once."""
-    max_queue_size: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
-    """Requests that may wait in one pod; beyond it the answer is 429 with Retry-After. Default 1024."""
-    max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 31)] = 67108864
-    """Largest request body; beyond it the answer is 413. Default 67108864 (64 MiB)."""
-    device: Literal["Auto", "CPU", "CUDA"] = "Auto"
-    """Auto (a GPU where the pod has one), CPU, or CUDA (a GPU or fail). Default Auto."""
-
-
-class DynamicBatching(Model):
-    """How Triton gathers requests into batches."""
-
-    preferred_batch_sizes: Annotated[
-        list[Annotated[int, Field(ge=1, le=65536)]], Field(max_length=16, json_schema_extra=ATOMIC)
-    ] = Field(default_factory=list)
-    """Sizes worth waiting for. Default: none, any size."""
-    max_queue_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
-    """How long a request waits for others to fill a batch. Default 0."""
-
-
-class Triton(Model):
-    """NVIDIA Triton Inference Server: Open Inference Protocol v2 over HTTP and gRPC."""
-
-    max_batch_size: Annotated[int, Field(ge=0, le=65536)] | None = None
-    """Most samples that run through the model at once; 0 for a model without a batch dimension. Default 64."""
-    dynamic_batching: DynamicBatching | None = None
-    """How requests are gathered into batches. Default: on, without a delay (off where maxBatchSize is 0)."""
-    instance_count: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Copies of the model in each pod, on the CPU or on each GPU. Default 1."""
-    args: Command = Field(default_factory=list)
-    """More arguments for tritonserver, for example --log-verbose=1. Default: none."""
-
-
-class Container(Model):
-    """Any server that speaks HTTP."""
-
-    image: Image
-    """The image to run."""
-    port: Annotated[int, Field(ge=1, le=65535)]
-    """The port it listens on. The Service offers it as 8080."""
-    command: Command = Field(default_factory=list)
-    """Command, instead of the image's. Default: the image's."""
-    args: Command = Field(default_factory=list)
-    """Arguments, instead of the image's. Default: the image's."""
-    env: Env = Field(default_factory=list)
-    """Environment variables, beside MOORAGE_MODEL_PATH, MOORAGE_MODEL_NAME, MOORAGE_MODEL_VERSION and
-    MOORAGE_MODEL_FORMAT. Default: none."""
-    readiness_path: Annotated[str, Field(pattern="^/", max_length=1024)] | None = None
-    """Path that answers 200 to GET when the server can take requests. Default: ready when the port accepts
-    connections."""
-
-
-class Runtime(Model):
-    """What serves the model: exactly one block."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            {
-                "rule": "[has(self.torch), has(self.triton), has(self.container)].exists_one(x, x)",
-                "message": "exactly one of torch, triton, container must be set",
-                "messageExpression": "'exactly one of torch, triton, container must be set; got %d: write for example "
-                "runtime: {torch: {}}'.format([(has(self.torch) ? 1 : 0) + (has(self.triton) ? 1 : 0) + "
-                "(has(self.container) ? 1 : 0)])",
-            }
-        )
-    )
-
-    torch: Torch | None = None
-    """The torch model server of this project. {} for its defaults."""
-    triton: Triton | None = None
-    """NVIDIA Triton Inference Server. {} for its defaults."""
-    container: Container | None = None
-    """Any image that speaks HTTP."""
-
-    @property
-    def name(self) -> str:
-        chosen = [name for name in ("torch", "triton", "container") if getattr(self, name) is not None]
-        if len(chosen) != 1:
-            raise InvalidSpec(f"spec.runtime: exactly one of torch, triton, container must be set; got {len(chosen)}")
-        return chosen[0]
 
 
 class Metric(Model):
@@ -336,99 +242,6 @@ class ModelDeploymentSpec(Model):
     """Anything else about the pods, as {metadata, spec} of a pod template. Merged last: containers, init containers,
     volumes, env, ports and volume mounts by their key, tolerations and envFrom added, everything else replaced; null
     removes. The server's container is named "server"."""
-
-
-class ModelStatus(Model):
-    """The model the pods are to serve."""
-
-    uri: Text | None = None
-    """Where it is."""
-    version: Text | None = None
-    """Its version, as clients see it."""
-    format: Text | None = None
-    """Its format."""
-    sha256: Text | None = None
-    """The content that is demanded; absent when it is not checked."""
-    training_job: Text | None = None
-    """The TrainingJob that made it."""
-    match_labels: dict[str, LabelValue] | None = None
-    """The labels by which that TrainingJob was found. While they are asked for, the model outlives its TrainingJob."""
-    secret_ref: SecretRef | None = None
-    """The Secret it is fetched with."""
-
-
-class ScalingEvent(Model):
-    """One change of the number of replicas."""
-
-    time: Time
-    """When it was changed."""
-    from_: Annotated[int, Field(alias="from")]
-    """Replicas before."""
-    to: int
-    """Replicas after."""
-    reason: Text
-    """Why it was changed."""
-
-
-class ScalingStatus(Model):
-    """What scaling decided."""
-
-    reason: Text | None = None
-    """Why there are as many replicas as there are."""
-    last_scale_time: Time | None = None
-    """When the number last changed."""
-    history: Annotated[list[ScalingEvent], Field(max_length=10, json_schema_extra=ATOMIC)] = Field(default_factory=list)
-    """The last ten changes, the newest at the end."""
-
-
-class ServingFailure(Model):
-    """What went wrong last. It stays until something else goes wrong."""
-
-    time: Time | None = None
-    """When it first happened."""
-    reason: Text
-    """Why, as one CamelCase word."""
-    message: Annotated[str, Field(max_length=32768)]
-    """Why, in the words of who said it: the server, the kubelet, the scheduler."""
-    pod: Text | None = None
-    """In which pod."""
-    container: Text | None = None
-    """In which container of the pod."""
-    exit_code: int | None = None
-    """How the container ended."""
-
-
-class ModelDeploymentStatus(Model):
-    """What is. Written by the operator."""
-
-    observed_generation: int | None = None
-    """The generation of the spec that this status is about."""
-    replicas: int | None = None
-    """Pods that exist."""
-    ready_replicas: int | None = None
-    """Pods of the current generation that take requests."""
-    updated_replicas: int | None = None
-    """Pods of the current generation."""
-    desired_replicas: int | None = None
-    """Pods that shall exist: spec.replicas, or what scaling decided."""
-    replicas_summary: Text | None = None
-    """ready/desired, for the column."""
-    selector: Text | None = None
-    """Label selector of the pods, for kubectl scale and autoscalers."""
-    runtime: Text | None = None
-    """torch, triton or container."""
-    url: Text | None = None
-    """Where the model answers inside the cluster."""
-    model: ModelStatus | None = None
-    """The model the pods are to serve."""
-    scaling: ScalingStatus | None = None
-    """What scaling decided."""
-    last_failure: ServingFailure | None = None
-    """What went wrong last."""
-    conditions: Conditions = Field(default_factory=list)
-    """Ready: all replicas of the current generation take requests. Progressing: on the way there. ModelLoaded: False
-    with the server's own words. CapacityAvailable: False with the scheduler's. ScalingActive. Stalled: somebody has to
-    change something."""
 
 
 class ModelDeployment(Resource):

@@ -11,7 +11,6 @@ from moorage.api.types import (
     CLAIM,
     NO_DOTS,
     Command,
-    Conditions,
     Decimal,
     Env,
     Free,
@@ -20,10 +19,7 @@ from moorage.api.types import (
     Resource,
     Resources,
     SecretRef,
-    Text,
-    Time,
     Uri,
-    Word,
     cel,
     rules,
 )
@@ -219,115 +215,6 @@ class TrainingJobSpec(Model):
     @property
     def processes(self) -> int:
         return self.processes_per_worker or max(1, self.resources.gpus)
-
-
-class Progress(Model):
-    """How far it is, as the first worker says."""
-
-    percent: int | None = None
-    """Share of the steps done."""
-    summary: Text | None = None
-    """The same as text, for the column."""
-    step: int | None = None
-    """Steps done."""
-    total_steps: int | None = None
-    """Steps in all."""
-    epoch: int | None = None
-    """The current pass over the data."""
-    eta_seconds: int | None = None
-    """Seconds to go, at the present speed."""
-    eta: Text | None = None
-    """The same as text, for the column."""
-    samples_per_second: Text | None = None
-    """Speed over all workers."""
-
-
-class Stage(Model):
-    """One step of the work."""
-
-    name: Word
-    """Which step: Train."""
-    state: Literal["Pending", "Running", "Succeeded", "Failed"]
-    """Pending, Running, Succeeded or Failed."""
-    start_time: Time | None = None
-    """When it began."""
-    completion_time: Time | None = None
-    """When it ended."""
-    message: Annotated[str, Field(max_length=32768)] | None = None
-    """What it waits for, or why it failed."""
-
-
-class TrainingFailure(Model):
-    """What went wrong: the first cause, not what followed from it."""
-
-    time: Time | None = None
-    """When it happened."""
-    reason: Text
-    """Why, as one CamelCase word."""
-    message: Annotated[str, Field(max_length=32768)]
-    """Why, in the program's own words."""
-    pod: Text | None = None
-    """In which pod."""
-    container: Text | None = None
-    """In which container of the pod."""
-    exit_code: int | None = None
-    """How it ended."""
-    rank: int | None = None
-    """Which process of all."""
-    local_rank: int | None = None
-    """Which process of its pod."""
-    signal: Text | None = None
-    """The signal that ended it."""
-    host: Text | None = None
-    """Where it ran."""
-    step: int | None = None
-    """At which step."""
-    last_lines: Annotated[list[Text], Field(max_length=50, json_schema_extra=ATOMIC)] = Field(default_factory=list)
-    """The last lines it wrote."""
-
-
-class OutputStatus(Model):
-    """The published model."""
-
-    uri: Text | None = None
-    """Where it is."""
-    sha256: Text | None = None
-    """Digest of its content."""
-    size_bytes: int | None = None
-    """Its size."""
-
-
-class TrainingJobStatus(Model):
-    """What is. Written by the operator."""
-
-    observed_generation: int | None = None
-    """The generation of the spec that this status is about."""
-    start_time: Time | None = None
-    """When the training began."""
-    completion_time: Time | None = None
-    """When it ended, well or not."""
-    active_workers: int | None = None
-    """Pods that run."""
-    workers_summary: Text | None = None
-    """running/wanted, for the column."""
-    progress: Progress | None = None
-    """How far it is."""
-    metrics: Annotated[dict[str, Text], Field(max_length=64)] = Field(default_factory=dict)
-    """What was measured, for example loss and accuracy."""
-    stages: Annotated[
-        list[Stage],
-        Field(
-            max_length=8, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-        ),
-    ] = Field(default_factory=list)
-    """The steps of the work."""
-    last_failure: TrainingFailure | None = None
-    """What went wrong."""
-    output: OutputStatus | None = None
-    """The published model."""
-    conditions: Conditions = Field(default_factory=list)
-    """Succeeded: Unknown until the end, then True or False. Running. CapacityAvailable: False with the scheduler's
-    words. Stalled: somebody has to change something."""
 
 
 class TrainingJob(Resource):

@@ -171,6 +171,23 @@ Conditions = Annotated[
 ]
 
 
+class Failure(Model):
+    """What went wrong, as somebody said it."""
+
+    time: Time | None = None
+    """When it first happened."""
+    reason: Text
+    """Why, as one CamelCase word."""
+    message: Annotated[str, Field(max_length=32768)]
+    """Why, in the words of who said it: the program, the kubelet, the scheduler, the API server."""
+    pod: Text | None = None
+    """In which pod."""
+    container: Text | None = None
+    """In which container of the pod."""
+    exit_code: int | None = None
+    """How the container ended."""
+
+
 class Resource(Model):
     """What a resource has besides spec and status."""
 

@@ -1,7 +1,8 @@
 """Any server that speaks HTTP, in an image of the user's. It finds its model, if it has one, in MOORAGE_MODEL_PATH."""
 
 from moorage.api.facts import ResolvedModel
-from moorage.api.modeldeployment import Container, ModelDeployment
+from moorage.api.modeldeployment import ModelDeployment
+from moorage.api.runtimes import Container
 from moorage.desired import pods, runtime
 from moorage.desired.defaults import Defaults
 from moorage.desired.model import place

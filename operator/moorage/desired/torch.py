@@ -1,8 +1,9 @@
 """The torch model server: its container and the environment docs/contracts.md promises it."""
 
 from moorage.api.facts import ResolvedModel
-from moorage.api.modeldeployment import ModelDeployment, Torch
+from moorage.api.modeldeployment import ModelDeployment
 from moorage.api.names import HTTP_PORT, METRICS_PORT
+from moorage.api.runtimes import Torch
 from moorage.desired import pods, runtime
 from moorage.desired.defaults import Defaults
 from moorage.desired.model import place

@@ -9,8 +9,9 @@ from functools import cache
 from importlib.resources import files
 
 from moorage.api.facts import InvalidSpec, ResolvedModel
-from moorage.api.modeldeployment import DynamicBatching, ModelDeployment, Triton
+from moorage.api.modeldeployment import ModelDeployment
 from moorage.api.names import GRPC_PORT, HTTP_PORT, METRICS_PORT, triton_name
+from moorage.api.runtimes import DynamicBatching, Triton
 from moorage.desired import pbtxt, pods, runtime
 from moorage.desired.defaults import Defaults
 from moorage.desired.meta import Manifest

@@ -6,7 +6,8 @@ import pytest
 
 from moorage.api.conditions import find
 from moorage.api.facts import Decision, Problem, ResolvedModel, Waiting
-from moorage.api.modeldeployment import ModelDeployment, ModelDeploymentStatus
+from moorage.api.modeldeployment import ModelDeployment
+from moorage.api.modeldeployment_status import ModelDeploymentStatus
 from moorage.status.serving import ServingObserved, compute, settled
 from unit.status.objects import LATER, NOW, crashed, deployment, pod, replica_set, unschedulable, waiting
 

@@ -6,7 +6,8 @@ import pytest
 
 from moorage.api.conditions import find
 from moorage.api.facts import Problem
-from moorage.api.trainingjob import TrainingJob, TrainingJobStatus
+from moorage.api.trainingjob import TrainingJob
+from moorage.api.trainingjob_status import TrainingJobStatus
 from moorage.status.training import TrainingObserved, compute
 from unit.status.objects import LATER, NOW, job, unschedulable, waiting, worker
 

@@ -1,0 +1,96 @@
+"""What serves a model: the torch server of this project, Triton, or a container of the user's."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from moorage.api.facts import InvalidSpec
+from moorage.api.types import ATOMIC, Command, Env, Image, Model, rules
+
+
+class Torch(Model):
+    """The torch model server of this project: Open Inference Protocol v2 over HTTP, with dynamic batching."""
+
+    max_batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
+    """Most samples that run through the model at once. Default 64."""
+    max_queue_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    """How long a sample waits for others to fill a batch. Default 0: what is there runs at once."""
+    max_queue_size: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    """Requests that may wait in one pod; beyond it the answer is 429 with Retry-After. Default 1024."""
+    max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 31)] = 67108864
+    """Largest request body; beyond it the answer is 413. Default 67108864 (64 MiB)."""
+    device: Literal["Auto", "CPU", "CUDA"] = "Auto"
+    """Auto (a GPU where the pod has one), CPU, or CUDA (a GPU or fail). Default Auto."""
+
+
+class DynamicBatching(Model):
+    """How Triton gathers requests into batches."""
+
+    preferred_batch_sizes: Annotated[
+        list[Annotated[int, Field(ge=1, le=65536)]], Field(max_length=16, json_schema_extra=ATOMIC)
+    ] = Field(default_factory=list)
+    """Sizes worth waiting for. Default: none, any size."""
+    max_queue_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    """How long a request waits for others to fill a batch. Default 0."""
+
+
+class Triton(Model):
+    """NVIDIA Triton Inference Server: Open Inference Protocol v2 over HTTP and gRPC."""
+
+    max_batch_size: Annotated[int, Field(ge=0, le=65536)] | None = None
+    """Most samples that run through the model at once; 0 for a model without a batch dimension. Default 64."""
+    dynamic_batching: DynamicBatching | None = None
+    """How requests are gathered into batches. Default: on, without a delay (off where maxBatchSize is 0)."""
+    instance_count: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Copies of the model in each pod, on the CPU or on each GPU. Default 1."""
+    args: Command = Field(default_factory=list)
+    """More arguments for tritonserver, for example --log-verbose=1. Default: none."""
+
+
+class Container(Model):
+    """Any server that speaks HTTP."""
+
+    image: Image
+    """The image to run."""
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """The port it listens on. The Service offers it as 8080."""
+    command: Command = Field(default_factory=list)
+    """Command, instead of the image's. Default: the image's."""
+    args: Command = Field(default_factory=list)
+    """Arguments, instead of the image's. Default: the image's."""
+    env: Env = Field(default_factory=list)
+    """Environment variables, beside MOORAGE_MODEL_PATH, MOORAGE_MODEL_NAME, MOORAGE_MODEL_VERSION and
+    MOORAGE_MODEL_FORMAT. Default: none."""
+    readiness_path: Annotated[str, Field(pattern="^/", max_length=1024)] | None = None
+    """Path that answers 200 to GET when the server can take requests. Default: ready when the port accepts
+    connections."""
+
+
+class Runtime(Model):
+    """What serves the model: exactly one block."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            {
+                "rule": "[has(self.torch), has(self.triton), has(self.container)].exists_one(x, x)",
+                "message": "exactly one of torch, triton, container must be set",
+                "messageExpression": "'exactly one of torch, triton, container must be set; got %d: write for example "
+                "runtime: {torch: {}}'.format([(has(self.torch) ? 1 : 0) + (has(self.triton) ? 1 : 0) + "
+                "(has(self.container) ? 1 : 0)])",
+            }
+        )
+    )
+
+    torch: Torch | None = None
+    """The torch model server of this project. {} for its defaults."""
+    triton: Triton | None = None
+    """NVIDIA Triton Inference Server. {} for its defaults."""
+    container: Container | None = None
+    """Any image that speaks HTTP."""
+
+    @property
+    def name(self) -> str:
+        chosen = [name for name in ("torch", "triton", "container") if getattr(self, name) is not None]
+        if len(chosen) != 1:
+            raise InvalidSpec(f"spec.runtime: exactly one of torch, triton, container must be set; got {len(chosen)}")
+        return chosen[0]
