@@ -1,10 +1,10 @@
 """What the operator says of a ModelDeployment."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from moorage.api.types import ATOMIC, Conditions, Failure, LabelValue, Model, SecretRef, Text, Time
+from moorage.api.types import ATOMIC, BY_NAME, Conditions, Decimal, Failure, LabelValue, Model, SecretRef, Text, Time
 
 
 class ModelStatus(Model):
@@ -50,6 +50,32 @@ class ScalingStatus(Model):
     """The last ten changes, the newest at the end."""
 
 
+class ColdStartStep(Model):
+    """One step of a pod's start."""
+
+    name: Literal["Scheduled", "ImagePulled", "ModelFetched", "ModelPrepared", "Loaded", "Warmed", "Ready"]
+    """Scheduled: a node was found. ImagePulled: images and volumes were there. ModelFetched: the model was copied into
+    the pod. ModelPrepared: it was checked, or laid out for Triton. Loaded, Warmed: in the server's own words. Ready:
+    the rest, until the first request could come."""
+    seconds: Decimal
+    """How long it took."""
+    bytes: int | None = None
+    """How much was fetched."""
+
+
+class ColdStart(Model):
+    """Where the time went between a pod's creation and its first request."""
+
+    pod: Text
+    """The first pod of the current template that became ready."""
+    revision: Text
+    """Hash of that template, a part of the names of its pods."""
+    total_seconds: int
+    """All steps together."""
+    steps: Annotated[list[ColdStartStep], Field(max_length=16, json_schema_extra=BY_NAME)]
+    """In their order. Steps that this pod has not, and times that its server does not tell, are left out."""
+
+
 class ModelDeploymentStatus(Model):
     """What is. Written by the operator."""
 
@@ -75,6 +101,8 @@ class ModelDeploymentStatus(Model):
     """The model the pods are to serve."""
     scaling: ScalingStatus | None = None
     """What scaling decided."""
+    cold_start: ColdStart | None = None
+    """Where the time went when the current pods were started."""
     last_failure: Failure | None = None
     """What went wrong last. It stays until something else goes wrong."""
     conditions: Conditions = Field(default_factory=list)

@@ -15,6 +15,7 @@ import aiohttp
 
 from moorage.api.names import STATUS_PORT, train_name
 from moorage.kube.kinds import Key
+from moorage.reconcile.ask import small_text
 
 AT_ONCE = 32
 LIMIT_BYTES = 65_536
@@ -43,26 +44,17 @@ class ProgressWatch:
         return self._known.get(key)
 
     async def run(self, interval: float) -> None:
-        timeout = aiohttp.ClientTimeout(total=min(1.5, interval))
         while True:
-            await asyncio.gather(*(self._ask(key, timeout) for key in tuple(self._known)))
+            await asyncio.gather(*(self._ask(key, min(1.5, interval)) for key in tuple(self._known)))
             await asyncio.sleep(interval)
 
-    async def _ask(self, key: Key, timeout: aiohttp.ClientTimeout) -> None:
+    async def _ask(self, key: Key, seconds: float) -> None:
         async with self._limit:
-            try:
-                async with self._session.get(self._url(key), timeout=timeout, allow_redirects=False) as response:
-                    if response.status != 200:
-                        return
-                    # What runs in the pod is the user's program: it may say anything, and as much as it likes.
-                    body = bytearray()
-                    async for chunk in response.content.iter_chunked(LIMIT_BYTES):
-                        body += chunk
-                        if len(body) > LIMIT_BYTES:
-                            return
-                progress = json.loads(body)
-            except (aiohttp.ClientError, OSError, ValueError, RecursionError):  # a TimeoutError is an OSError
-                return
+            text = await small_text(self._session, self._url(key), seconds=seconds, limit=LIMIT_BYTES)
+        try:
+            progress = json.loads(text or "")
+        except (ValueError, RecursionError):
+            return
         if isinstance(progress, dict) and key in self._known and progress != self._known[key]:
             self._known[key] = progress
             self._changed(key)

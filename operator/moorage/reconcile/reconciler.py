@@ -29,6 +29,7 @@ from moorage.reconcile.progress import ProgressWatch
 from moorage.reconcile.queue import WorkQueue
 from moorage.reconcile.replicas import Replicas
 from moorage.reconcile.resync import Resync
+from moorage.reconcile.servers import Servers
 from moorage.reconcile.serving import Serving
 from moorage.reconcile.statuses import can_wait, merge_patch, transitions
 from moorage.reconcile.store import Object, Store, version
@@ -73,7 +74,7 @@ class Reconciler:
             wanted = settings.pod_monitors
             return settings.defaults(pod_monitors=wanted == "Enabled" or (wanted == "Auto" and resync.pod_monitors))
 
-        self._serving = Serving(store, children, replicas, defaults)
+        self._serving = Serving(store, children, replicas, Servers(session, queue.add), defaults)
         self._training = Training(client, store, children, self._progress, defaults)
 
     def loops(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:

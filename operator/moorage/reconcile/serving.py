@@ -15,11 +15,14 @@ from moorage.desired.model import resolve
 from moorage.kube.errors import ApiError, Forbidden, Invalid, NotFound
 from moorage.kube.kinds import CONFIG_MAP, DEPLOYMENT, TRAINING_JOB, Key
 from moorage.reconcile.children import Children
-from moorage.reconcile.indexes import follows_training
+from moorage.reconcile.indexes import controller_uid, follows_training
 from moorage.reconcile.outcome import SOON, TAKEN_LOOK, Outcome, problem_of
 from moorage.reconcile.plan import Standing, standing
 from moorage.reconcile.replicas import Replicas
+from moorage.reconcile.servers import Servers
 from moorage.reconcile.store import Object, Store
+from moorage.status import cold_start
+from moorage.status.rollout import newest
 from moorage.status.serving import ServingObserved, compute, settled
 
 
@@ -29,10 +32,11 @@ class Serving:
         store: Store,
         children: Children,
         replicas: Replicas,
+        servers: Servers,
         defaults: Callable[[], Defaults],
     ) -> None:
         self._store, self._children = store, children
-        self._replicas, self._defaults = replicas, defaults
+        self._replicas, self._servers, self._defaults = replicas, servers, defaults
 
     async def reconcile(self, key: Key, obj: Object, now: str) -> Outcome:
         md = ModelDeployment.parse(obj)
@@ -55,9 +59,9 @@ class Serving:
             except (Invalid, Forbidden, NotFound) as error:
                 problem, failed = problem_of(error), error
         deployment = self._deployment(key, obj)
-        calm = settled(md, deployment)
-        pods, replica_sets = ([], []) if calm or deployment is None else self._look(deployment)
-        status = compute(md, ServingObserved(deployment, replica_sets, pods, model, decision, problem), now)
+        replica_sets, pods = self._look(key, md, deployment) if deployment is not None else ([], [])
+        told = self._servers.told(key)
+        status = compute(md, ServingObserved(deployment, replica_sets, pods, model, decision, problem, told), now)
         if taken:
             return Outcome(status, TAKEN_LOOK)
         return Outcome(status, SOON if waiting else None, failed)
@@ -66,12 +70,23 @@ class Serving:
         """Deleted: nothing of it is worth remembering."""
         self._children.leave(key)
         self._replicas.forget(key)
+        self._servers.leave(key)
 
     def _deployment(self, key: Key, owner: Object) -> Object | None:
         """Ours. One of a former resource of this name says nothing about this one."""
         found = self._store.get(Key(DEPLOYMENT.kind, key.namespace, key.name))
         return found if found is not None and standing(owner, found) is Standing.OURS else None
 
-    def _look(self, deployment: Object) -> tuple[list[Object], list[Object]]:
+    def _look(self, key: Key, md: ModelDeployment, deployment: Object) -> tuple[list[Object], list[Object]]:
+        """ReplicaSets, and pods where they have something to say."""
         replica_sets = self._store.controlled_by(deployment["metadata"]["uid"])
-        return [pod for rs in replica_sets for pod in self._store.controlled_by(rs["metadata"]["uid"])], replica_sets
+        current, told = newest(deployment, replica_sets), md.status.get("coldStart")
+        if cold_start.complete(told, current):
+            self._servers.leave(key)
+        begun = cold_start.begun(told, current)
+        if settled(md, deployment) and begun and not self._servers.told(key):
+            return replica_sets, []
+        pods = [pod for found in replica_sets for pod in self._store.controlled_by(found["metadata"]["uid"])]
+        if not begun and current is not None:
+            self._servers.ask(key, [pod for pod in pods if controller_uid(pod) == current["metadata"]["uid"]])
+        return replica_sets, pods

@@ -64,9 +64,9 @@ def findings(pods: Iterable[Pod]) -> list[Finding]:
 def explain(pod: Pod) -> Finding | None:
     """What keeps this pod from being ready; None when nothing does, or when it is leaving."""
     status, name = pod.get("status") or {}, pod["metadata"]["name"]
-    if pod["metadata"].get("deletionTimestamp") or _ready(status):
+    if pod["metadata"].get("deletionTimestamp") or is_ready(pod):
         return None
-    scheduled = _condition(status, "PodScheduled")
+    scheduled = condition_of(status, "PodScheduled")
     if scheduled is not None and scheduled.get("status") == "False":
         return _unscheduled(name, scheduled.get("message") or "")
     containers = list(all_containers(pod))
@@ -185,12 +185,12 @@ def all_containers(pod: Pod) -> Iterator[dict[str, Any]]:
     yield from status.get("containerStatuses") or []
 
 
-def _condition(status: dict[str, Any], type: str) -> dict[str, Any] | None:
+def condition_of(status: dict[str, Any], type: str) -> dict[str, Any] | None:
     return next((c for c in status.get("conditions") or [] if c.get("type") == type), None)
 
 
-def _ready(status: dict[str, Any]) -> bool:
-    ready = _condition(status, "Ready")
+def is_ready(pod: Pod) -> bool:
+    ready = condition_of(pod.get("status") or {}, "Ready")
     return ready is not None and ready.get("status") == "True"
 
 

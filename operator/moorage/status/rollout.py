@@ -29,8 +29,8 @@ def rollout(deployment: Object | None, replica_sets: list[Object], pods: list[Ob
     replicas = int(status.get("replicas") or 0)
     if calm:
         return Rollout(True, True, replicas, replicas, replicas)
-    newest = _newest(deployment, replica_sets)
-    now = (newest.get("status") or {}) if newest else {}
+    current = newest(deployment, replica_sets)
+    now = (current.get("status") or {}) if current else {}
     ready = int(now.get("readyReplicas") or 0)
     return Rollout(
         exists=True,
@@ -38,12 +38,12 @@ def rollout(deployment: Object | None, replica_sets: list[Object], pods: list[Ob
         ready=ready,
         updated=int(now.get("replicas") or 0),
         before=max(0, int(status.get("readyReplicas") or 0) - ready),
-        pods=[pod for pod in pods if newest and _owner(pod) == newest["metadata"].get("uid")],
+        pods=[pod for pod in pods if current and _owner(pod) == current["metadata"].get("uid")],
         refused=_refused(status),
     )
 
 
-def _newest(deployment: Object, replica_sets: list[Object]) -> Object | None:
+def newest(deployment: Object, replica_sets: list[Object]) -> Object | None:
     """The ReplicaSet of the Deployment's own template: what its controller looks for too. None before it has made
     it."""
     wanted = _template(deployment)

@@ -11,10 +11,10 @@ from moorage.api.conditions import find, renewed
 from moorage.api.facts import Decision, ResolvedModel, Waiting
 from moorage.api.modeldeployment import ModelDeployment
 from moorage.api.names import MODEL_LABEL, service_url
-from moorage.status import verdict
+from moorage.status import cold_start, verdict
 from moorage.status.observed import ServingObserved
 from moorage.status.pods import Finding, findings
-from moorage.status.rollout import Rollout, rollout
+from moorage.status.rollout import Rollout, newest, rollout
 from moorage.status.verdict import Verdict
 
 __all__ = ["ServingObserved", "compute", "settled"]
@@ -60,6 +60,7 @@ def compute(md: ModelDeployment, observed: ServingObserved, now: str) -> dict[st
         "url": service_url(md.metadata.name, md.metadata.namespace),
         "model": _model(md, observed.model),
         "scaling": _scaling(md, observed.scaling, now),
+        "coldStart": _cold_start(observed, old),
         "lastFailure": _last_failure(state, old, now),
         "conditions": _conditions(md, observed, seen, trouble, state, desired, now),
     }
@@ -108,6 +109,11 @@ def _scaling(md: ModelDeployment, decision: Decision | None, now: str) -> Object
     change = {"time": now, "from": before, "to": decision.replicas, "reason": reason}
     history = [*(old.get("history") or []), change][-_HISTORY:]
     return {"reason": reason, "lastScaleTime": now, "history": history}
+
+
+def _cold_start(observed: ServingObserved, old: Object) -> Object | None:
+    current = newest(observed.deployment, observed.replica_sets) if observed.deployment is not None else None
+    return cold_start.compute(old.get("coldStart"), current, observed.pods, observed.server_times)
 
 
 def _last_failure(state: Verdict, old: Object, now: str) -> Object | None:

@@ -1,0 +1,84 @@
+"""What model servers say of their own start: asked once of each pod that may have to be told of, never waited for.
+
+The numbers are metrics of the server (docs/contracts.md); no rights in the pod are needed. One that does not answer, or
+has no such metrics, is left alone: its ladder has fewer steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from moorage.api.names import METRICS_PORT
+from moorage.kube.kinds import Key
+from moorage.reconcile.ask import small_text
+from moorage.status.cold_start import ServerTimes
+from moorage.status.pods import is_ready
+
+AT_ONCE = 32
+SECONDS = 1.5
+LIMIT_BYTES = 1_048_576
+
+_LOAD, _WARM_UP = "moorage_server_model_load_seconds", "moorage_server_warm_up_seconds"
+_NOTHING: Mapping[str, ServerTimes] = MappingProxyType({})
+
+Url = Callable[[dict[str, Any]], str]
+
+
+def metrics_url(pod: dict[str, Any]) -> str:
+    address = pod["status"]["podIP"]
+    return f"http://{f'[{address}]' if ':' in address else address}:{METRICS_PORT}/metrics"
+
+
+class Servers:
+    def __init__(self, session: aiohttp.ClientSession, changed: Callable[[Key], None], url: Url = metrics_url) -> None:
+        self._session, self._changed, self._url = session, changed, url
+        self._asked: dict[Key, set[str]] = {}
+        self._told: dict[Key, dict[str, ServerTimes]] = {}
+        self._limit = asyncio.Semaphore(AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def told(self, key: Key) -> Mapping[str, ServerTimes]:
+        """By the name of the pod."""
+        return self._told.get(key, _NOTHING)
+
+    def leave(self, key: Key) -> None:
+        self._asked.pop(key, None)
+        self._told.pop(key, None)
+
+    def ask(self, key: Key, pods: list[dict[str, Any]]) -> None:
+        """Those that are ready and were not asked yet. An answer comes with a call of `changed`."""
+        for pod in pods:
+            name, asked = pod["metadata"]["name"], self._asked.setdefault(key, set())
+            if name in asked or not is_ready(pod) or not (pod.get("status") or {}).get("podIP"):
+                continue
+            asked.add(name)
+            task = asyncio.create_task(self._ask(key, name, self._url(pod)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, key: Key, name: str, url: str) -> None:
+        async with self._limit:
+            text = await small_text(self._session, url, seconds=SECONDS, limit=LIMIT_BYTES)
+        times = _times(text) if text else None
+        if times is not None and key in self._asked:
+            self._told.setdefault(key, {})[name] = times
+            self._changed(key)
+
+
+def _times(text: str) -> ServerTimes | None:
+    try:
+        found = {
+            sample.name: sample.value
+            for family in text_string_to_metric_families(text)
+            if family.name in (_LOAD, _WARM_UP)
+            for sample in family.samples
+        }
+    except ValueError:  # not metrics
+        return None
+    return ServerTimes(found[_LOAD], found.get(_WARM_UP)) if _LOAD in found else None
