@@ -35,9 +35,9 @@ WATCH_RESTARTS = Counter(
     "Watches of children begun anew, after a list (expired) or after a break of the connection (error).",
     ["kind", "cause"],
 )
-GUARD_SKIPS = Counter(
-    "moorage_operator_guard_skips",
-    "Applies left out because the API server stores the object otherwise than it was sent.",
+NEEDLESS_APPLIES = Counter(
+    "moorage_operator_needless_applies",
+    "Applies that changed nothing: the API server stores the object otherwise than it was sent.",
     ["kind"],
 )
 RESYNC_DURATION = Histogram("moorage_operator_resync_duration_seconds", "Time to list every kind again.")

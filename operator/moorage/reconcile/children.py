@@ -6,10 +6,8 @@ is no news.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import structlog
@@ -17,7 +15,6 @@ import structlog
 from moorage import telemetry
 from moorage.api.facts import Problem
 from moorage.api.names import DIGEST
-from moorage.desired.digest import covers
 from moorage.kube.client import Client
 from moorage.kube.errors import Conflict, NotFound
 from moorage.kube.kinds import (
@@ -52,15 +49,39 @@ class Done:
     """A name belongs to somebody else, whose going no watch of ours tells; come again some time."""
 
 
+@dataclass(slots=True)
+class _Known:
+    """Of the children of one owner: which digest of ours the API server stores as which wish. An apply with force that
+    succeeded is satisfied by definition, however the API server writes it down: without this a difference of notation
+    would be applied again and again."""
+
+    children: dict[Key, tuple[str, int | None]] = field(default_factory=dict)
+    mark: object = None
+
+
 class Children:
     def __init__(self, client: Client, store: Store) -> None:
         self._client, self._store = client, store
-        # By owner, whose end is the end of its children.
-        self._guard: dict[Key, dict[Key, tuple[str, str, int]]] = defaultdict(dict)
+        self._known: dict[Key, _Known] = {}
 
     def leave(self, owner: Key) -> None:
         """It is gone, and its children go with it."""
-        self._guard.pop(owner, None)
+        self._known.pop(owner, None)
+
+    def in_order(self, owner: Object, mark: object) -> bool:
+        """Whether everything was made as `mark` asked, and nobody has touched it since: then there is nothing to build
+        and compare."""
+        known = self._known.get(key_of(owner))
+        if known is None or known.mark != mark:
+            return False
+        keys = self._store.keys_by("controller", owner["metadata"]["uid"])
+        return len(keys) == len(known.children) and all(
+            key in known.children and known.children[key][1] == self._store.wish(key) for key in keys
+        )
+
+    def settle(self, owner: Object, mark: object) -> None:
+        """What was just made is what `mark` asked for."""
+        self._of(key_of(owner)).mark = mark
 
     async def converge(
         self,
@@ -71,7 +92,12 @@ class Children:
     ) -> Done:
         """`desired` is stamped. By kind: `verdicts` for what Kubernetes does not let us change in place, `hindrances`
         for what must not be made at any time."""
-        satisfied = partial(self._satisfied, key_of(owner))
+        known = self._of(key_of(owner))
+        known.mark = None
+
+        def satisfied(live: Object, wanted: Object) -> bool:
+            return known.children.get(key_of(live)) == (_digest(wanted), self._store.wish(key_of(live)))
+
         steps = [
             plan_child(owner, manifest, await self._live(manifest), satisfied, verdicts.get(manifest["kind"]))
             for manifest in desired
@@ -88,7 +114,7 @@ class Children:
                     steps[number] = replace(step, action=Action.WAIT, reason=problem.message)
                     continue
             try:
-                await self._execute(key_of(owner), step)
+                await self._execute(known, step)
             except Conflict:
                 if step.live is not None or step.key.kind not in _OWN_SELECTOR:
                     raise
@@ -96,7 +122,7 @@ class Children:
                 steps[number] = plan_child(owner, step.manifest, live, satisfied)
                 if steps[number].action is Action.REFUSE:
                     return _taken(steps)
-                await self._execute(key_of(owner), steps[number])
+                await self._execute(known, steps[number])
         return Done(problem, waiting=any(step.action in (Action.WAIT, Action.DELETE) for step in steps))
 
     async def prune(self, owner: Object, desired: Iterable[Object], *, keep: Iterable[str] = ()) -> None:
@@ -108,7 +134,7 @@ class Children:
             live = self._store.get(key)
             if live is not None and "deletionTimestamp" not in live["metadata"]:
                 await self._delete(live, "it is no longer wanted")
-                self._forget(key_of(owner), key)
+                self._of(key_of(owner)).children.pop(key, None)
 
     async def _live(self, manifest: Object) -> Object | None:
         """As we know it; what we do not know may still be there, without our label."""
@@ -121,23 +147,22 @@ class Children:
         except NotFound:
             return None
 
-    async def _execute(self, owner: Key, step: Step) -> None:
+    async def _execute(self, known: _Known, step: Step) -> None:
+        if step.action is Action.KEEP:
+            known.children[step.key] = _digest(step.manifest), self._store.wish(step.key)
         if step.action is Action.DELETE:
             assert step.live is not None
+            known.children.pop(step.key, None)
             await self._delete(step.live, step.reason)
         if step.action is not Action.APPLY:
             return
         answer = await self._client.apply(step.manifest, force=step.live is not None)
         self._remember(answer)
+        known.children[step.key] = _digest(step.manifest), self._store.wish(step.key)
         log.info("applied", child=f"{step.key.kind}/{step.key.name}", reason=step.reason)
-        if covers(answer, step.manifest):
-            self._forget(owner, step.key)
-            return
-        # An apply with force that succeeded is satisfied by definition, however the API server writes it down. Without
-        # this guard a difference of notation would be applied again and again.
-        if step.key not in self._guard[owner]:
+        if step.live is not None and version(answer) == version(step.live):
             log.warning("stored otherwise than sent", child=f"{step.key.kind}/{step.key.name}")
-        self._guard[owner][step.key] = (answer["metadata"]["uid"], _digest(step.manifest), _edition(answer))
+            telemetry.NEEDLESS_APPLIES.labels(step.key.kind).inc()
 
     async def _delete(self, live: Object, reason: str) -> None:
         key = key_of(live)
@@ -153,18 +178,8 @@ class Children:
         if self._store.put(answer) and kind_of(answer) is not POD_MONITOR:
             self._store.owe(answer)
 
-    def _forget(self, owner: Key, child: Key) -> None:
-        known = self._guard.get(owner, {})
-        known.pop(child, None)
-        if not known:
-            self.leave(owner)
-
-    def _satisfied(self, owner: Key, live: Object, desired: Object) -> bool:
-        told = self._guard.get(owner, {}).get(key_of(live))
-        held = told == (live["metadata"]["uid"], _digest(desired), _edition(live))
-        if held:
-            telemetry.GUARD_SKIPS.labels(live["kind"]).inc()
-        return held
+    def _of(self, owner: Key) -> _Known:
+        return self._known.setdefault(owner, _Known())
 
 
 def _taken(steps: Iterable[Step]) -> Done:
@@ -174,8 +189,3 @@ def _taken(steps: Iterable[Step]) -> Done:
 
 def _digest(obj: Object) -> str:
     return str((obj["metadata"].get("annotations") or {}).get(DIGEST, ""))
-
-
-def _edition(obj: Object) -> int:
-    """What moves when the wish in an object changes. Service and ConfigMap have no generation."""
-    return int(obj["metadata"].get("generation") or version(obj))

@@ -15,7 +15,7 @@ from moorage.kube.errors import Expired
 from moorage.kube.kinds import GRANDCHILDREN, OWNERS, POD_MONITOR, Key, Kind, key_of
 from moorage.reconcile.queue import WorkQueue
 from moorage.reconcile.store import Store
-from moorage.reconcile.triggers import keys_for
+from moorage.reconcile.triggers import OWNER_KINDS, keys_for
 
 SELECTOR = f"{MANAGED_BY}=moorage"
 """Of all that is watched but the resources themselves."""
@@ -34,17 +34,21 @@ class Intake:
     def event(self, type_: str | None, obj: dict[str, Any]) -> None:
         """One event of a watch; no type is kopf's way to say that the object was in its list."""
         telemetry.WATCH_EVENTS.labels(obj["kind"], (type_ or "listed").lower()).inc()
-        key = key_of(obj)
-        before = self._store.get(key)
+        before = self._before(obj)
         if type_ == "DELETED":
             self._store.remove(obj)
-            before = before or obj
-            changed = self._store.get(key) is None
+            changed = self._store.wish(key_of(obj)) is None
+            keys = keys_for(self._store, before or obj, None)
         else:
             changed = self._store.put(obj)
+            keys = keys_for(self._store, before, obj)
         self._store.watched(obj)
         if changed:
-            self._enqueue(keys_for(self._store, before, self._store.get(key)), later=obj["kind"] in _MANY)
+            self._enqueue(keys, later=obj["kind"] in _MANY)
+
+    def _before(self, obj: dict[str, Any]) -> dict[str, Any] | None:
+        """As it was known; of children nobody asks."""
+        return self._store.get(key_of(obj)) if obj["kind"] in OWNER_KINDS else None
 
     async def list(self, kind: Kind, namespace: str | None) -> int:
         """Take in all there is of a kind, drop what is no longer there, and say of which version the list is."""
@@ -63,9 +67,8 @@ class Intake:
             # The first page says when; what the later ones bring is of that moment, too.
             list_version = list_version or page.resource_version
             for obj in page.items:
-                key = key_of(obj)
-                listed.add(key)
-                before = self._store.get(key)
+                listed.add(key_of(obj))
+                before = self._before(obj)
                 if not self._store.put(obj):
                     continue
                 if kind is not POD_MONITOR:

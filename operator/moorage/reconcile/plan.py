@@ -47,7 +47,7 @@ class Standing(Enum):
 
 
 Satisfied = Callable[[Object, Object], bool]
-"""(live, desired): the API server has already been told and stores it in its own way."""
+"""(live, desired): the API server has already been told, and stores it in its own way."""
 
 
 Verdict = Callable[[Object, Object], str]
@@ -81,10 +81,10 @@ def plan_child(
             return step(Action.DELETE, "its pod template changed, which Kubernetes does not let us change in place")
         if said == "Keep":
             return step(Action.KEEP, "it runs and may finish as it is")
+    if satisfied(live, desired):
+        return step(Action.KEEP, "the API server was told, and nobody has touched it since")
     if covers(live, desired):
         return step(Action.KEEP, "it is as it should be")
-    if satisfied(live, desired):
-        return step(Action.KEEP, "the API server was told and writes it down in its own way")
     same = _digest(live) == _digest(desired)
     return step(Action.APPLY, "somebody changed it" if same else "it should be different")
 

@@ -46,14 +46,19 @@ class Serving:
         failed: ApiError | None = None
         waiting = taken = False
         if isinstance(model, ResolvedModel):
+            defaults = self._defaults()
+            calm = settled(md, self._deployment(key, obj))
+            mark = (md.metadata.uid, md.metadata.generation, model, replicas, defaults, calm)
             try:
-                desired = serving.children(md, model, replicas, self._defaults())
-                done = await self._children.converge(obj, desired)
-                problem, waiting, taken = done.problem, done.waiting, done.taken
-                if problem is None:
-                    calm = settled(md, self._deployment(key, obj))
-                    # Pods of the old revision may start once more while they are replaced, and want their files.
-                    await self._children.prune(obj, desired, keep=() if calm else (CONFIG_MAP.kind,))
+                if not self._children.in_order(obj, mark):
+                    desired = serving.children(md, model, replicas, defaults)
+                    done = await self._children.converge(obj, desired)
+                    problem, waiting, taken = done.problem, done.waiting, done.taken
+                    if problem is None:
+                        # Pods of the old revision may start once more while they are replaced, and want their files.
+                        await self._children.prune(obj, desired, keep=() if calm else (CONFIG_MAP.kind,))
+                        if not waiting:
+                            self._children.settle(obj, mark)
             except InvalidSpec as error:
                 problem = problem_of(error)
             except (Invalid, Forbidden, NotFound) as error:

@@ -48,11 +48,28 @@ class _Held(NamedTuple):
     version: int
     uid: str
     indexed: tuple[IndexKey, ...]
-    body: bytes
+    wish: bytes
+    """All but status and resourceVersion."""
+    status: bytes
 
     def read(self) -> Object:
-        obj: Object = json.loads(self.body)
+        obj: Object = json.loads(self.wish)
+        obj["metadata"]["resourceVersion"] = str(self.version)
+        if self.status:
+            obj["status"] = json.loads(self.status)
         return obj
+
+
+def _pack(obj: Object, new: int) -> _Held:
+    slimmed = slim(obj)
+    status = slimmed.pop("status", None)
+    slimmed["metadata"].pop("resourceVersion", None)
+    indexed = tuple(found for index in INDEXES for found in index(obj))
+    return _Held(new, obj["metadata"]["uid"], indexed, _json(slimmed), _json(status) if status else b"")
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 class Store:
@@ -68,6 +85,11 @@ class Store:
     def get(self, key: Key) -> Object | None:
         held = self._held(key)
         return None if held is None else held.read()
+
+    def wish(self, key: Key) -> int | None:
+        """Stands for all of an object but its status: the same number means the same wish, within this process."""
+        held = self._held(key)
+        return None if held is None else hash((held.uid, held.wish))
 
     def of(self, kind: Kind, namespace: str | None = None) -> Iterator[Object]:
         for key in self.keys(kind, namespace):
@@ -102,10 +124,9 @@ class Store:
         if known is not None:
             self._unlink(key, known)
         self._gone.pop(key, None)
-        indexed = tuple(found for index in INDEXES for found in index(obj))
-        held = _Held(new, obj["metadata"]["uid"], indexed, json.dumps(slim(obj), separators=(",", ":")).encode())
+        held = _pack(obj, new)
         self._objects.setdefault(key.kind, {}).setdefault(key.namespace, {})[key.name] = held
-        for entry in indexed:
+        for entry in held.indexed:
             self._index[entry].add(key)
         return True
 

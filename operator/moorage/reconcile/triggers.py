@@ -14,7 +14,8 @@ OWNER_KINDS = frozenset(kind.kind for kind in OWNERS)
 
 
 def keys_for(store: Store, old: Object | None, new: Object | None) -> Iterator[Key]:
-    """`old` and `new` are what the store had and has now; one of them is None when it came or went."""
+    """`old` and `new` are what the store had and has now; one of them is None when it came or went, and `old` may be
+    left out for children."""
     obj = new or old
     if obj is None:
         return

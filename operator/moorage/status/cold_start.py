@@ -60,7 +60,9 @@ def complete(old: Object | None, replica_set: Object | None) -> bool:
 
 def _revision(replica_set: Object | None) -> str | None:
     """The hash of the pod template, as Kubernetes names the pods by it."""
-    return None if replica_set is None else replica_set["spec"]["template"]["metadata"]["labels"].get("pod-template-hash")
+    return (
+        None if replica_set is None else replica_set["spec"]["template"]["metadata"]["labels"].get("pod-template-hash")
+    )
 
 
 def _names(ladder: Object) -> list[str]:

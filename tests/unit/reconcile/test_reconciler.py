@@ -295,3 +295,27 @@ async def test_what_cannot_be_read_is_said(world: World) -> None:
     assert await world.reconcile() is None
     assert world.condition("Stalled")["status"] == "True"
     assert world.api.applied == []
+
+
+async def test_what_is_in_order_is_not_built_again_until_somebody_touches_it(world: World) -> None:
+    world.put()
+    await world.reconcile()
+    await world.reconcile()
+    key = Key("Deployment", "ns", "digits")
+
+    def change(**more: Any) -> None:
+        obj = deepcopy(world.api.objects[key]) | more
+        world.api.version += 1
+        obj["metadata"]["resourceVersion"] = str(world.api.version)
+        world.store.put(obj)
+
+    known = world.reconciler._serving._children._known[KEY]
+    mark = known.mark
+    assert mark is not None
+    change(status={"replicas": 1})
+    await world.reconcile()
+    assert known.mark is mark, "a status is no touch"
+    applied = len(world.api.applied)
+    change(spec={**world.api.objects[key]["spec"], "replicas": 7})
+    await world.reconcile()
+    assert world.api.applied[applied:] == [key]

@@ -156,6 +156,6 @@ async def test_what_is_known_of_children_goes_with_their_owner(world: World) -> 
 
     world.api.apply = otherwise  # type: ignore[method-assign]
     await world.reconcile()
-    assert set(world.children._guard) == {KEY}
+    assert set(world.children._known) == {KEY}
     world.training.leave(KEY)
-    assert world.children._guard == {}
+    assert world.children._known == {}
