@@ -12,17 +12,9 @@ import pytest
 import yaml
 
 from moorage.cli import dump, render_all
-from moorage.desired.defaults import Defaults
 from moorage.desired.digest import covers, stamp
+from support.cases import DEFAULTS
 
-DEFAULTS = Defaults(
-    torch_image="registry.example.com/moorage/torch:1",
-    triton_image="registry.example.com/moorage/triton:1",
-    image_pull_policy="IfNotPresent",
-    image_pull_secrets=("registry",),
-    pod_monitors=True,
-    pod_monitor_labels=(("release", "prometheus"),),
-)
 CASES = sorted(path.parent for path in Path(__file__).parent.glob("*/in.yaml"))
 # Kubernetes' own schemas know nothing of the Prometheus operator's.
 FOREIGN = {"PodMonitor"}

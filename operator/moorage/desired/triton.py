@@ -15,9 +15,15 @@ from moorage.desired import pbtxt, pods, runtime
 from moorage.desired.defaults import Defaults
 from moorage.desired.meta import Manifest
 from moorage.desired.model import Placed, init_container, place
+from moorage.desired.runtime import LINGER
 
 _REPOSITORY = "/models"
 _CONFIG = "/etc/moorage/triton"
+# A gRPC client keeps its channel to one pod for ever: it would never see a new replica, and lose requests when its own
+# goes, as Triton turns them away after SIGTERM. Asked to connect anew this often, less than a pod lingers, with a tenth
+# of chance that gRPC adds and a second until the Service forgets the pod, all have left by then. Requests in flight and
+# open streams are finished first.
+_CHANNEL_SECONDS = LINGER - 2
 
 
 def parts(md: ModelDeployment, triton: Triton, model: ResolvedModel, defaults: Defaults) -> runtime.Parts:
@@ -42,8 +48,9 @@ def parts(md: ModelDeployment, triton: Triton, model: ResolvedModel, defaults: D
             # The kubelet keeps the last 2 KB of the log of a server that ended: they shall say why, not how it was set
             # up.
             "--log-info=false",
-            # After SIGTERM Triton takes no new requests and waits so long for those in flight.
+            # After SIGTERM Triton takes no new connections and waits so long for those that are open.
             f"--exit-timeout-secs={md.spec.drain.timeout_seconds}",
+            f"--grpc-max-connection-age={_CHANNEL_SECONDS * 1000}",
             *triton.args,
         ],
         ports=runtime.ports(grpc=True),
