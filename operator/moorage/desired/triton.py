@@ -1,12 +1,9 @@
 """Triton: the model repository's configuration and the server that serves it.
 
-For torch formats the repository is made in the pod: an init container lays out our config.pbtxt and a python-backend
-model (assets/triton_model.py) which loads the artefact and completes inputs and outputs from it. A ready-made
-repository is served as it is.
+For torch formats the repository is made in the pod: an init container lays out our config.pbtxt and, out of its own
+image, a python-backend model which loads the artefact and completes inputs and outputs from it: code comes with an
+image, so that a new operator alone restarts nothing. A ready-made repository is served as it is.
 """
-
-from functools import cache
-from importlib.resources import files
 
 from moorage.api.facts import InvalidSpec, ResolvedModel
 from moorage.api.modeldeployment import DynamicBatching, ModelDeployment, Triton
@@ -68,7 +65,7 @@ def parts(md: ModelDeployment, triton: Triton, model: ResolvedModel, defaults: D
         container,
         [*placed.volumes, *laid_out.volumes, *volumes],
         [*placed.init, *laid_out.init],
-        config=None if ready_made else {"config.pbtxt": config(md, triton), "model.py": python_model()},
+        config=None if ready_made else {"config.pbtxt": config(md, triton)},
         grpc=True,
     )
 
@@ -113,9 +110,3 @@ def config(md: ModelDeployment, triton: Triton) -> str:
     kind = "KIND_GPU" if md.spec.resources.gpus else "KIND_CPU"
     message["instance_group"] = [{"count": triton.instance_count or 1, "kind": pbtxt.Symbol(kind)}]
     return pbtxt.render(message)
-
-
-@cache
-def python_model() -> str:
-    """The python-backend model, a file of this package: read once, as it is a part of the program."""
-    return (files("moorage.desired") / "assets" / "triton_model.py").read_text()
