@@ -43,7 +43,7 @@ def test_the_operator_may_do_what_its_code_does(render: Render) -> None:
     assert {"list"} | WRITE <= granted[kinds.POD_MONITOR.group, kinds.POD_MONITOR.plural]
     assert granted[kinds.EVENT.group, kinds.EVENT.plural] == {"create", "patch"}
     for kind in (kinds.POD, kinds.REPLICA_SET):
-        assert granted[kind.group, kind.plural] == {"list"}
+        assert granted[kind.group, kind.plural] == {"list", "watch"}
     known = {(kind.group, kind.plural) for kind in kinds.BY_KIND.values()}
     assert {(group, resource.split("/")[0]) for group, resource in granted} <= known, "a right nobody uses"
 

@@ -1,4 +1,8 @@
-"""Every example is applied as it lies there, and does what its header says: trains to the end, becomes ready."""
+"""Every example is applied as it lies there, and does what its header says: trains to the end, becomes ready.
+
+In a namespace of the `restricted` Pod Security level, and with no difference afterwards between the files and what is
+in the cluster, whichever way they were applied.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ def documents(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_example(moorage: Cluster, ns: str, path: Path) -> None:
+    moorage.kubectl("label", "namespace", ns, "pod-security.kubernetes.io/enforce=restricted")
     moorage.kubectl("apply", "-n", ns, "-f", str(path))
     ours = [d for d in documents(path) if d["apiVersion"].startswith("moorage.dev/")]
     assert ours
@@ -27,3 +32,7 @@ def test_example(moorage: Cluster, ns: str, path: Path) -> None:
         kind, name = doc["kind"].lower(), doc["metadata"]["name"]
         wanted = "Succeeded" if kind == "trainingjob" else "Ready"
         deploy.wait_for_condition(moorage, kind, name, wanted, namespace=ns, timeout=150)
+    here = ("-n", ns, "-f", str(path))
+    assert deploy.drift(moorage, *here) == ""
+    moorage.kubectl("apply", "--server-side", *here)
+    assert deploy.drift(moorage, "--server-side", *here) == ""

@@ -90,3 +90,7 @@ def follow_the_load(served: Cluster, name: str, workers: int, rows: int) -> None
             deploy.eventually(lambda: ready() <= 1, 200, "the replicas go away again")
             time.sleep(8)  # the pods that were told to go are still draining: failures would come now
     assert (heavy.failures, light.failures) == ({}, {})
+
+
+def test_the_files_are_still_what_is_in_the_cluster(served: Cluster) -> None:
+    assert deploy.drift(served, "-f", str(deploy.ROOT / "examples/quickstart")) == ""

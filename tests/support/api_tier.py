@@ -21,11 +21,11 @@ def apply_crds(cluster: Cluster) -> None:
         cluster.kubectl("wait", "--for=condition=Established", f"crd/{crd}", "--timeout=20s")
 
 
-def operator_kubeconfig(cluster: Cluster, folder: Path, *values: str) -> Path:
+def operator_kubeconfig(cluster: Cluster, folder: Path, *values: str, release: str = deploy.RELEASE) -> Path:
     """A kubeconfig of the operator's ServiceAccount, with the rights the chart gives it and no others."""
     shown = [f"--show-only=templates/{name}.yaml" for name in ("serviceaccount", "rbac")]
     rendered = cluster.helm(
-        "template", deploy.RELEASE, str(ROOT / "charts/moorage"), "--namespace", SYSTEM, *shown,
+        "template", release, str(ROOT / "charts/moorage"), "--namespace", SYSTEM, *shown,
         *(part for value in values for part in ("--set", value)),
     )  # fmt: skip
     cluster.kubectl("apply", "-f", "-", input=rendered)
@@ -33,7 +33,7 @@ def operator_kubeconfig(cluster: Cluster, folder: Path, *values: str) -> Path:
     token = cluster.kubectl("create", "token", account["metadata"]["name"], "-n", SYSTEM, "--duration=2h").strip()
     config = yaml.safe_load(cluster.kubeconfig.read_text())
     config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
-    path = folder / "operator.kubeconfig"
+    path = folder / f"{release}.kubeconfig"
     path.write_text(json.dumps(config))
     return path
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cluster import Cluster
+from cluster import Cluster, ClusterError
 
 ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -35,6 +35,14 @@ def get(cluster: Cluster, kind: str, name: str, namespace: str = "default") -> d
     """The object, or None when there is none."""
     text = cluster.kubectl("get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found")
     return json.loads(text) if text.strip() else None
+
+
+def drift(cluster: Cluster, *args: str, input: str | None = None) -> str:
+    """What `kubectl diff` shows between manifests and the cluster, as Argo CD would: empty where they are the same."""
+    try:
+        return cluster.kubectl("diff", *args, input=input)
+    except ClusterError as error:
+        return str(error)
 
 
 def items(cluster: Cluster, kinds: str, namespace: str = "default", selector: str = "") -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
 """A load generator that notices every request that fails.
 
 Two shapes: `workers` clients that each send the next request when the last is answered (closed loop), or a fixed
-`rate` (open loop). Connections are renewed every second, since kube-proxy chooses a pod per connection and long-lived
-ones would never see a new replica. Only ever pointed at loopback addresses, always bounded in time.
+`rate` (open loop). Connections are renewed every second unless a test wants them kept, since kube-proxy chooses a pod
+per connection and long-lived ones would never see a new replica. Only ever pointed at loopback addresses, always
+bounded in time.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ class Load:
     workers: int = 8
     rate: float | None = None
     max_seconds: float = 120
+    renew_seconds: float = 1
     sent: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
@@ -64,7 +66,7 @@ class Load:
 
     async def _worker(self) -> None:
         while not self._over():
-            renew = time.monotonic() + 1
+            renew = time.monotonic() + self.renew_seconds
             timeout = aiohttp.ClientTimeout(total=30)
             async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=1)) as session:
                 while time.monotonic() < renew and not self._over():

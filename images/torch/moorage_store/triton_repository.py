@@ -1,4 +1,4 @@
-"""A Triton model repository out of the operator's ConfigMap: `NAME/config.pbtxt` and `NAME/VERSION/model.py`.
+"""A Triton model repository: `NAME/config.pbtxt` out of the operator's ConfigMap and `NAME/VERSION/model.py` of ours.
 
 The model itself is not copied: model.py finds it by MOORAGE_MODEL_PATH.
 """
@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 from moorage_store.errors import Misconfigured
+
+MODEL = Path(__file__).with_name("triton_model.py")
 
 
 def lay_out(config: Path, repository: Path, name: str, version: str) -> None:
@@ -18,6 +20,5 @@ def lay_out(config: Path, repository: Path, name: str, version: str) -> None:
     target = repository / name
     (target / version).mkdir(parents=True, exist_ok=True)
     shutil.copyfile(config / "config.pbtxt", target / "config.pbtxt")
-    if (config / "model.py").is_file():
-        shutil.copyfile(config / "model.py", target / version / "model.py")
+    shutil.copyfile(MODEL, target / version / "model.py")
     print(f"model repository {repository}: {name}, version {version}", flush=True)

@@ -1,12 +1,9 @@
 """Triton: the model repository's configuration and the server that serves it.
 
-For torch formats the repository is made in the pod: an init container lays out our config.pbtxt and a python-backend
-model (assets/triton_model.py) which loads the artefact and completes inputs and outputs from it. A ready-made
-repository is served as it is.
+For torch formats the repository is made in the pod: an init container lays out our config.pbtxt and, out of its own
+image, a python-backend model which loads the artefact and completes inputs and outputs from it: code comes with an
+image, so that a new operator alone restarts nothing. A ready-made repository is served as it is.
 """
-
-from functools import cache
-from importlib.resources import files
 
 from moorage.api.facts import InvalidSpec, ResolvedModel
 from moorage.api.modeldeployment import ModelDeployment
@@ -16,9 +13,15 @@ from moorage.desired import pbtxt, pods, runtime
 from moorage.desired.defaults import Defaults
 from moorage.desired.meta import Manifest
 from moorage.desired.model import Placed, init_container, place
+from moorage.desired.runtime import LINGER
 
 _REPOSITORY = "/models"
 _CONFIG = "/etc/moorage/triton"
+# A gRPC client keeps its channel to one pod for ever: it would never see a new replica, and lose requests when its own
+# goes, as Triton turns them away after SIGTERM. Asked to connect anew this often, less than a pod lingers, with a tenth
+# of chance that gRPC adds and a second until the Service forgets the pod, all have left by then. Requests in flight and
+# open streams are finished first.
+_CHANNEL_SECONDS = LINGER - 2
 
 
 def parts(md: ModelDeployment, triton: Triton, model: ResolvedModel, defaults: Defaults) -> runtime.Parts:
@@ -43,8 +46,9 @@ def parts(md: ModelDeployment, triton: Triton, model: ResolvedModel, defaults: D
             # The kubelet keeps the last 2 KB of the log of a server that ended: they shall say why, not how it was set
             # up.
             "--log-info=false",
-            # After SIGTERM Triton takes no new requests and waits so long for those in flight.
+            # After SIGTERM Triton takes no new connections and waits so long for those that are open.
             f"--exit-timeout-secs={md.spec.drain.timeout_seconds}",
+            f"--grpc-max-connection-age={_CHANNEL_SECONDS * 1000}",
             *triton.args,
         ],
         ports=runtime.ports(grpc=True),
@@ -62,7 +66,7 @@ def parts(md: ModelDeployment, triton: Triton, model: ResolvedModel, defaults: D
         container,
         [*placed.volumes, *laid_out.volumes, *volumes],
         [*placed.init, *laid_out.init],
-        config=None if ready_made else {"config.pbtxt": config(md, triton), "model.py": python_model()},
+        config=None if ready_made else {"config.pbtxt": config(md, triton)},
         grpc=True,
     )
 
@@ -107,9 +111,3 @@ def config(md: ModelDeployment, triton: Triton) -> str:
     kind = "KIND_GPU" if md.spec.resources.gpus else "KIND_CPU"
     message["instance_group"] = [{"count": triton.instance_count or 1, "kind": pbtxt.Symbol(kind)}]
     return pbtxt.render(message)
-
-
-@cache
-def python_model() -> str:
-    """The python-backend model, a file of this package: read once, as it is a part of the program."""
-    return (files("moorage.desired") / "assets" / "triton_model.py").read_text()

@@ -100,7 +100,6 @@ def test_triton_repository(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.mkdir()
     (config / "config.pbtxt").write_text("backend: 'python'")
-    (config / "model.py").write_text("# model")
     model = tmp_path / "model.pt2"
     model.write_bytes(b"model")
     arguments = ("triton-repository", "--config-dir", config, "--dest", tmp_path / "models", "--name", "digits")
@@ -112,6 +111,7 @@ def test_triton_repository(tmp_path: Path) -> None:
         assert code == 0, output
     files = sorted(str(path.relative_to(tmp_path / "models")) for path in (tmp_path / "models").rglob("*.*"))
     assert files == ["digits/3/model.py", "digits/config.pbtxt"]
+    assert "class TritonPythonModel" in (tmp_path / "models/digits/3/model.py").read_text()
 
     code, _, log = run(tmp_path, *arguments, "--version", "v3")
     assert (code, log["reason"]) == (64, "InvalidConfiguration")

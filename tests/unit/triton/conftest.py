@@ -19,8 +19,6 @@ from cluster.interface import ClusterError
 from cluster.progress import Progress
 from moorage_store import triton_repository
 
-ASSET = Path(__file__).parents[3] / "operator" / "moorage" / "desired" / "assets" / "triton_model.py"
-
 
 @dataclass
 class Triton:
@@ -99,7 +97,6 @@ def triton(server_folder: Path, tmp_path: Path) -> Iterator[Callable[..., Triton
     def start(model: Path, config: str = "", name: str = "digits", form: str = "TorchExport", **env: str) -> Triton:
         folder = tmp_path / f"triton-{len(started)}"
         (folder / "config").mkdir(parents=True)
-        shutil.copy(ASSET, folder / "config" / "model.py")
         (folder / "config" / "config.pbtxt").write_text(config or CONFIG)
         triton_repository.lay_out(folder / "config", folder / "models", name, "1")
         libraries = [str(server_folder / "libs"), str(sysconfig.get_config_var("LIBDIR"))]

@@ -1,4 +1,4 @@
-"""Serves an exported torch model on Triton's python backend. The operator ships this file in a ConfigMap.
+"""Serves an exported torch model on Triton's python backend, which gets a copy of this file as model.py.
 
 MOORAGE_MODEL_PATH is the model (a folder, or its one file) and MOORAGE_MODEL_FORMAT says how it was exported. Inputs
 and outputs come from moorage.yaml beside the model, else from the exported program. Needs torch in Triton's Python,
