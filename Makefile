@@ -26,6 +26,12 @@ lint: .venv/ready ## ruff, mypy strict, import layers
 crds: .venv/ready ## write crds/*.yaml from the pydantic models
 	@.venv/bin/moorage crds --output crds
 
+bench-operator: .venv/ready ## 1,000 resources (BENCH_N) made, changed, restarted over, deleted: time, CPU, writes, memory
+	@$(PY) -m bench.operator $(BENCH_N)
+
+soak: .venv/ready ## an hour (SOAK_MINUTES) of steady change: nothing may grow, nothing may be left
+	@$(PY) -m bench.soak
+
 cluster-up: .venv/ready ## bring the cluster up (harmless when it is)
 	@$(PY) -m cluster up
 
@@ -47,4 +53,4 @@ cluster-status: .venv/ready ## what runs
 	@VIRTUAL_ENV=.venv $(UV) pip install -q --no-deps -e .
 	@touch $@
 
-.PHONY: help demo test test-fast lint crds cluster-up cluster-down cluster-status
+.PHONY: help demo test test-fast lint crds bench-operator soak cluster-up cluster-down cluster-status
