@@ -29,6 +29,12 @@ crds: .venv/ready ## write crds/*.yaml from the pydantic models
 record: .venv/ready ## at a release: write what the operator makes as the last release's children (or of CASES= only)
 	@$(PY) -m support.recorded $(CASES)
 
+bench-operator: .venv/ready ## 1,000 resources (BENCH_N) made, changed, restarted over, deleted: time, CPU, writes, memory
+	@$(PY) -m bench.operator $(BENCH_N)
+
+soak: .venv/ready ## an hour (SOAK_MINUTES) of steady change: nothing may grow, nothing may be left
+	@$(PY) -m bench.soak
+
 cluster-up: .venv/ready ## bring the cluster up (harmless when it is)
 	@$(PY) -m cluster up
 
@@ -50,4 +56,4 @@ cluster-status: .venv/ready ## what runs
 	@VIRTUAL_ENV=.venv $(UV) pip install -q --no-deps -e .
 	@touch $@
 
-.PHONY: help demo test test-fast lint crds record cluster-up cluster-down cluster-status
+.PHONY: help demo test test-fast lint crds record bench-operator soak cluster-up cluster-down cluster-status

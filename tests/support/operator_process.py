@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,11 @@ class OperatorProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def wait(self, timeout: float) -> int:
         """Its exit code, once it has ended."""
         assert self._process is not None
@@ -111,22 +117,24 @@ class OperatorProcess:
     def metric(self, name: str, **labels: str) -> float:
         """The sum of all samples of that name with these labels."""
         return sum(
-            value for sample, found, value in self._samples() if sample == name and labels.items() <= found.items()
+            value for sample, found, value in self.samples() if sample == name and labels.items() <= found.items()
         )
+
+    def requests(self) -> Counter[tuple[str, str]]:
+        """Its requests to the API server by verb and resource, as it counts them itself."""
+        found: Counter[tuple[str, str]] = Counter()
+        for sample, labels, value in self.samples():
+            if sample == "moorage_operator_api_requests_total":
+                found[labels["verb"], labels["resource"]] += int(value)
+        return found
 
     def writes(self) -> int:
         """Requests that could change something, its Lease aside, as it counts them itself."""
-        return int(
-            sum(
-                value
-                for sample, labels, value in self._samples()
-                if sample == "moorage_operator_api_requests_total"
-                and labels["verb"] in WRITES
-                and labels["resource"] != "leases"
-            )
-        )
+        counted = self.requests().items()
+        return sum(n for (verb, resource), n in counted if verb in WRITES and resource != "leases")
 
-    def _samples(self) -> Iterator[tuple[str, dict[str, str], float]]:
+    def samples(self) -> Iterator[tuple[str, dict[str, str], float]]:
+        """Its metrics: name, labels, value. Empty when nobody answers."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._ports['metrics']}/metrics", timeout=2) as answer:
                 text = answer.read().decode()

@@ -1,0 +1,69 @@
+"""The tables of docs/benchmarks.md that come from `results/`: between marks on the page, made anew by each benchmark.
+
+`python -m bench.page` writes them; a test compares.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.report import RESULTS, number
+
+PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
+MARK = re.compile(r"(<!-- results of (?P<name>[a-z0-9-]+), written by a program -->\n).*?(<!-- end -->)", re.DOTALL)
+PROGRAMS = ("operator", "kube-apiserver", "etcd", "kube-controller-manager", "kube-scheduler", "kwok")
+Result = Mapping[str, Any]
+
+
+def write() -> None:
+    PAGE.write_text(rendered(PAGE.read_text()))
+
+
+def rendered(text: str) -> str:
+    return MARK.sub(lambda found: f"{found[1]}{section(found['name'])}{found[3]}", text)
+
+
+def section(name: str) -> str:
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return "Not measured yet.\n"
+    result = json.loads(path.read_text())
+    parts = [where(result), rows(result)]
+    if result.get("phases"):
+        parts.append(phases(result))
+    return "\n".join(parts)
+
+
+def where(result: Result) -> str:
+    machine, versions = result["machine"], result["versions"]
+    return (
+        f"Measured on {result['measured']}: {machine['cores']} cores ({machine['architecture']}), "
+        f"{machine['memory_gib']} GiB, Python {machine['python']}, kopf {versions['kopf']}, "
+        f"Kubernetes {versions['kubernetes'].removeprefix('v')}.\n"
+    )
+
+
+def rows(result: Result) -> str:
+    lines = ["| what | asked | measured | |", "|---|---|---|---|"]
+    for row in result["rows"]:
+        measured = f"{number(row['measured'])} {row['unit']}".strip()
+        verdict = "" if not row["asked"] else "yes" if row["ok"] else "**no**"
+        lines.append(f"| {row['what']} | {row['asked']} | {measured} | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+def phases(result: Result) -> str:
+    heads = ["wall s", "operator ms each", "operator MiB, highest", *(f"{program}" for program in PROGRAMS)]
+    lines = [f"| phase | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for phase in result["phases"]:
+        memory = f"{phase['memory_mib']:g}, {phase['highest_memory_mib']:g}" if phase["memory_mib"] else "–"
+        cells = [f"{phase['wall_s']:g}", f"{phase['operator_ms_per_resource']:g}", memory]
+        cells += [f"{phase['cpu_s'].get(program, 0):g}" for program in PROGRAMS]
+        lines.append(f"| {phase['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    write()
