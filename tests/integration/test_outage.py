@@ -4,24 +4,50 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cluster import Cluster
 from cluster.progress import Progress
+from moorage.kube.kinds import CHILDREN, GRANDCHILDREN, OWNERS
 from support import deploy
-from support.fault_proxy import FaultProxy, Faults
+from support.fault_proxy import FaultProxy, Faults, Which
 from support.resources import model_deployment, without_volumes
 
 PATIENT = {"lease_duration_seconds": 40, "lease_renew_deadline_seconds": 30}
 
 
+WATCHED = len((*OWNERS, *CHILDREN, *GRANDCHILDREN))
+
+
 @pytest.fixture
 def proxy(kubeconfig: Path) -> Iterator[FaultProxy]:
-    """After an outage every watch hears that its version is too old: so it is after a restart of the API server."""
     with FaultProxy(kubeconfig) as between:
         yield between
+
+
+def of_resources(verb: str, path: str) -> bool:
+    return path.endswith(("/modeldeployments", "/trainingjobs"))
+
+
+@contextmanager
+def unheard(proxy: FaultProxy, watches: int, only: Which) -> Iterator[None]:
+    """What happens here no watch hears of: the line is down, and then it is told that its version is too old."""
+    proxy.faults = Faults(share=1, ways=("reset",), only=lambda verb, path: "/leases" not in path and only(verb, path))
+    proxy.cut()
+    yield
+    began = time.monotonic()
+    proxy.faults = Faults(expired=1, only=only)
+    deploy.eventually(
+        lambda: len({each.path for each in proxy.since(began) if each.fault == "expired"}) >= watches, 30, "all heard"
+    )
+    proxy.faults = Faults()
+
+
+def everything(verb: str, path: str) -> bool:
+    return True
 
 
 def test_a_child_deleted_during_an_outage_is_back(
@@ -30,43 +56,38 @@ def test_a_child_deleted_during_an_outage_is_back(
     operator = fleet.start("cut-off", kubeconfig=proxy.kubeconfig(tmp_path), namespaces=ns, **PATIENT).until("serves")
     apply(model_deployment(**without_volumes()))
     deploy.wait_for_condition(api, "mdep", "digits", "Ready", namespace=ns)
-    with proxy.outage():
+    with unheard(proxy, WATCHED, everything):
         api.kubectl("delete", "deployment", "digits", "-n", ns)
-        proxy.faults = Faults(expired=1)
-    forget_versions(proxy)
     deploy.eventually(lambda: deploy.get(api, "deployment", "digits", ns), 30, "the Deployment is back")
     assert operator.running
 
 
+@pytest.mark.parametrize(
+    ("watches", "only"),
+    [pytest.param(WATCHED, everything, id="all watches"), pytest.param(2, of_resources, id="its own watch alone")],
+)
 def test_a_resource_deleted_during_an_outage_is_not_served_on(
-    api: Cluster, proxy: FaultProxy, fleet, ns: str, apply, tmp_path: Path
+    api: Cluster, proxy: FaultProxy, fleet, ns: str, apply, tmp_path: Path, watches: int, only: Which
 ) -> None:
     """Its children go with it. An operator that did not hear of it would make them again, and again."""
     operator = fleet.start("cut-off", kubeconfig=proxy.kubeconfig(tmp_path), namespaces=ns, **PATIENT).until("serves")
     apply(*(model_deployment(name, **without_volumes()) for name in ("goes", "stays")))
     for name in ("goes", "stays"):
         deploy.wait_for_condition(api, "mdep", name, "Ready", namespace=ns)
-    with proxy.outage():
+    with unheard(proxy, watches, only):
         api.kubectl("delete", "mdep", "goes", "-n", ns)
-        proxy.faults = Faults(expired=1)
-    forget_versions(proxy)
-    deploy.eventually(lambda: not deploy.items(api, "deploy,svc", ns, "moorage.dev/model-deployment=goes"), 40, "gone")
-    api.kubectl("scale", "mdep", "stays", "-n", ns, "--replicas=2")
-    deploy.wait_for_condition(api, "mdep", "stays", "Ready", namespace=ns)
-    began = time.monotonic()
-    time.sleep(5)
-    written = [each.path for each in proxy.since(began) if each.writes and "/leases/" not in each.path]
-    assert written == []
-    assert operator.running
-
-
-def forget_versions(proxy: FaultProxy) -> None:
-    """Each watch is told once that its version is too old, and from then on all is well again."""
     began = time.monotonic()
     deploy.eventually(
-        lambda: len({each.path for each in proxy.since(began) if each.fault == "expired"}) >= 7, 30, "all were told"
+        lambda: not deploy.items(api, "deploy,svc,pods", ns, "moorage.dev/model-deployment=goes"), 40, "all is gone"
     )
-    proxy.faults = Faults()
+    api.kubectl("scale", "mdep", "stays", "-n", ns, "--replicas=2")
+    deploy.wait_for_condition(api, "mdep", "stays", "Ready", namespace=ns)
+    time.sleep(max(0, began + 8 - time.monotonic()))
+    began = time.monotonic()
+    time.sleep(4)
+    written = [each.path for each in proxy.since(began) if each.writes and not each.of_lease]
+    assert written == []
+    assert operator.running
 
 
 @pytest.mark.timeout(120)

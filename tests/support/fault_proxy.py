@@ -30,14 +30,22 @@ LONGER_THAN_ANYBODY_WAITS = 60.0
 TROUBLE = ("conflict", "throttled", "error", "timeout", "reset")
 
 
+Which = Callable[[str, str], bool]
+"""Of a request's verb and path."""
+
+
 @dataclass(frozen=True, slots=True)
 class Faults:
     share: float = 0
-    """Of all requests: so many fail, each in one of the ways of TROUBLE, before or after the API server saw them."""
+    """Of all requests: so many fail, before or after the API server saw them."""
+    ways: tuple[str, ...] = TROUBLE
+    """In which they fail, at random."""
     watch_seconds: float | None = None
     """A watch is cut after so long."""
     expired: float = 0
     """Of the watches that go on from a version: so many hear that it is too old (410)."""
+    only: Which = lambda verb, path: True
+    """All others are spared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,10 @@ class Asked:
     @property
     def writes(self) -> bool:
         return self.verb not in ("GET", "LIST", "WATCH")
+
+    @property
+    def of_lease(self) -> bool:
+        return "/leases" in self.path
 
 
 class FaultProxy:
@@ -65,7 +77,7 @@ class FaultProxy:
         self.asked: list[Asked] = []
         self.port = 0
         self._down = False
-        self._holds: Callable[[str, str], bool] = lambda verb, path: False
+        self._holds: Which = lambda verb, path: False
         self._held, self._let_go = threading.Event(), asyncio.Event()
         self._open: set[asyncio.Transport] = set()
         self._loop = asyncio.new_event_loop()
@@ -106,7 +118,7 @@ class FaultProxy:
             self._down = False
 
     @contextmanager
-    def holding(self, which: Callable[[str, str], bool]) -> Iterator[threading.Event]:
+    def holding(self, which: Which) -> Iterator[threading.Event]:
         """Answers of requests with such a verb and path stay here until the block is left. The event says that one
         does."""
         self._held.clear()
@@ -202,7 +214,8 @@ class FaultProxy:
         stream = web.StreamResponse(status=answer.status, headers=headers)
         await stream.prepare(request)
         try:
-            async with asyncio.timeout(self.faults.watch_seconds):
+            spared = not self.faults.only("WATCH", request.path)
+            async with asyncio.timeout(None if spared else self.faults.watch_seconds):
                 async for chunk in answer.content.iter_any():
                     await stream.write(chunk)
         except TimeoutError:
@@ -212,11 +225,14 @@ class FaultProxy:
         return stream
 
     def _choose(self, request: web.BaseRequest) -> str:
-        if self._random.random() < self.faults.share:
+        verb, faults = _verb(request), self.faults
+        if not faults.only(verb, request.path):
+            return ""
+        if self._random.random() < faults.share:
             # No reader hears of a conflict.
-            return self._random.choice(TROUBLE[1:] if request.method == "GET" else TROUBLE)
-        resumes = _verb(request) == "WATCH" and request.query.get("resourceVersion", "0") != "0"
-        return "expired" if resumes and self._random.random() < self.faults.expired else ""
+            return self._random.choice([way for way in faults.ways if way != "conflict" or request.method != "GET"])
+        resumes = verb == "WATCH" and request.query.get("resourceVersion", "0") != "0"
+        return "expired" if resumes and self._random.random() < faults.expired else ""
 
     def _too_old(self, in_stream: bool) -> web.Response:
         """An API server says so instead of a stream, or as the first line of one."""
