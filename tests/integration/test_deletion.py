@@ -2,9 +2,10 @@
 
 import json
 import time
+from datetime import UTC, datetime
 
 from cluster import Cluster
-from support import deploy
+from support import audit, deploy
 from support.operator_process import OperatorProcess
 from support.resources import model_deployment, training_job, without_volumes
 
@@ -74,6 +75,34 @@ def test_a_namespace_can_go_with_all_that_is_in_it(api: Cluster, operator: Opera
     api.kubectl("delete", "namespace", space, "--timeout=60s", timeout=70)
     refused = [line for line in operator.lines() if line.get("namespace") == space and line.get("level") == "error"]
     assert refused == []
+
+
+def test_a_namespace_that_takes_its_time_to_go_is_left_in_peace(
+    api: Cluster, operator: OperatorProcess, ns: str, apply
+) -> None:
+    """Its children are deleted one by one, and nothing can be made there any more."""
+    space = f"{ns}-inner"
+    api.kubectl("create", "namespace", space)
+    held = {"metadata": {"name": "held", "namespace": space, "finalizers": ["example.com/later"]}}
+    api.kubectl("apply", "-f", "-", input=_json({"apiVersion": "v1", "kind": "ConfigMap", **held}))
+    # The resource itself is held as well: it is there, without its children, for as long as the namespace is.
+    resource = model_deployment("held", **without_volumes())
+    resource["metadata"]["finalizers"] = ["example.com/later"]
+    api.kubectl("apply", "-n", space, "-f", "-", input=_json(resource))
+    deploy.wait_for_condition(api, "mdep", "held", "Ready", namespace=space)
+    try:
+        began = datetime.now(UTC)
+        api.kubectl("delete", "namespace", space, "--wait=false")
+        deploy.eventually(lambda: not deploy.items(api, "deploy,svc", space), 30, "its children are gone")
+        time.sleep(3)
+        asked = [audit.told(event) for event in audit.writes(api, since=began, namespace=space)]
+        assert len(asked) <= 5, "a namespace on its way out is not asked again and again"
+    finally:
+        for kind in ("configmap", "mdep"):
+            patch = '{"metadata":{"finalizers":null}}'
+            api.kubectl("patch", kind, "held", "-n", space, "--type=merge", "-p", patch)
+    apply(model_deployment(**without_volumes()))
+    deploy.wait_for_condition(api, "mdep", "digits", "Ready", namespace=ns)
 
 
 def _json(manifest: dict[str, object]) -> str:

@@ -3,27 +3,18 @@
 Counted twice: by the API server's audit log, and by the operator's own metrics.
 """
 
-import json
 import time
 from datetime import UTC, datetime
 
 from cluster import Cluster
-from cluster.names import Names
-from support import deploy
+from support import audit, deploy
 from support.resources import model_deployment, training_job, without_volumes
 
 WINDOW = 7.0
 
 
 def audited_writes(api: Cluster, ns: str, since: datetime) -> list[str]:
-    found = []
-    for line in (Names(api.name).logs / "audit.log").read_text().splitlines():
-        event = json.loads(line)
-        about = event.get("objectRef") or {}
-        ours = event["user"]["username"].startswith(f"system:serviceaccount:{deploy.NAMESPACE}:")
-        if ours and about.get("namespace") == ns and datetime.fromisoformat(event["requestReceivedTimestamp"]) > since:
-            found.append(f"{event['verb']} {about.get('resource')}/{about.get('name')}")
-    return found
+    return [audit.told(event) for event in audit.writes(api, since=since, namespace=ns)]
 
 
 def test_nothing_is_written_at_rest_nor_after_a_restart(api: Cluster, fleet, ns: str, apply) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parents[2]
+TORCH_IMAGE, TRITON_IMAGE = "moorage/torch:test", "moorage/triton:test"
 WRITES = ("apply", "patch", "post", "put", "delete")
 
 
@@ -43,8 +44,8 @@ class OperatorProcess:
             "metrics_port": self._ports["metrics"],
             "lease_namespace": "moorage-system",
             "log_level": "debug",
-            "torch_image": "moorage/torch:test",
-            "triton_image": "moorage/triton:test",
+            "torch_image": TORCH_IMAGE,
+            "triton_image": TRITON_IMAGE,
             **settings,
         }
         self._kubeconfig = kubeconfig
@@ -161,6 +162,10 @@ class OperatorProcess:
             except ValueError:
                 found.append({"raw": line})
         return found
+
+    def last_word(self) -> str:
+        """Why it ended, as its log says."""
+        return next((str(line["reason"]) for line in reversed(self.lines()) if line.get("event") == "ending"), "")
 
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text().splitlines()[-lines:])

