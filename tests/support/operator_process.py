@@ -21,6 +21,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from cluster import runs
+
 ROOT = Path(__file__).parents[2]
 WRITES = ("apply", "patch", "post", "put", "delete")
 
@@ -55,6 +57,7 @@ class OperatorProcess:
             "HOME": str(self.log.parent),
             "KUBECONFIG": str(self._kubeconfig),
             "PYTHONPATH": str(ROOT / "operator"),
+            **runs.mark(),
             **{f"MOORAGE_{name.upper()}": str(value) for name, value in self._settings.items()},
         }
         with self.log.open("ab") as log:
