@@ -5,6 +5,10 @@ UV ?= $(or $(shell command -v uv),.tools/bin/uv)
 PY := .venv/bin/python
 export UV
 export PYTHONPATH := tests
+# Tests start hundreds of Python processes: each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+# Processes that share the tests; `make test WORKERS=0` runs them in one.
+WORKERS ?= auto
 # A folder of wheels, where one is given, is an extra source for torch (its CPU build is small); never a need.
 export UV_FIND_LINKS := $(PIP_FIND_LINKS)
 
@@ -15,10 +19,10 @@ demo: .venv/ready ## train, serve on torch and Triton, scale under load: on a re
 	@$(PY) -m demo
 
 test: .venv/ready ## every test; what this machine cannot run is said loudly at the end
-	@$(PY) -m pytest tests
+	@$(PY) -m pytest tests -n $(WORKERS)
 
 test-fast: .venv/ready ## the tests that need no cluster
-	@$(PY) -m pytest tests -m "not api and not e2e"
+	@$(PY) -m pytest tests -m "not api and not e2e" -n $(WORKERS)
 
 lint: .venv/ready ## ruff, mypy strict, import layers
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && PYTHONPATH=operator:images/torch .venv/bin/lint-imports --no-logo

@@ -1,5 +1,8 @@
 """For every test: cheap tiers first, and a loud word at the end about what this machine could not run."""
 
+import os
+from typing import Any
+
 import pytest
 
 pytest_plugins = ["cluster.fixtures"]
@@ -28,6 +31,19 @@ def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def
     if report.when == "call" and report.failed:
         item.failed = True  # type: ignore[attr-defined]
     return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from support.spread import Scheduler  # only where tests are spread
+
+    return Scheduler(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """More than there are cores, as most of the tests of a cluster wait; not many more, as each takes memory."""
+    return min((os.cpu_count() or 1) + 2, 8)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from cluster import lifecycle
+from cluster import runs
 from cluster.choice import open_cluster
 from cluster.interface import Cluster, ClusterError, ClusterStatus, Tier, Unavailable
-from cluster.names import CHECKOUT, Names, default_name
+from cluster.lifecycle import tier_of
+from cluster.names import CHECKOUT, default_name
 from cluster.progress import Progress
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -36,8 +37,16 @@ def up(tier: TierOption = "full", name: NameOption = None, nodes: NodesOption = 
 def down(name: NameOption = None) -> None:
     """Take the cluster down and leave nothing behind; without a name, every cluster of this checkout."""
     progress = Progress()
+    failures = []
     for cluster in opened(name):
-        cluster.down(progress)
+        try:
+            cluster.down(progress)
+        except ClusterError as error:
+            failures.append(str(error))
+    if not name and (count := runs.end_orphans()):
+        progress.note(f"ended {count} processes of test runs that were killed")
+    if failures:
+        raise ClusterError("\n".join(failures))
 
 
 @app.command()
@@ -90,10 +99,6 @@ def opened(name: str | None) -> Iterator[Cluster]:
             yield open_cluster("full")
 
 
-def tier_of(name: str) -> Tier:
-    return "api" if lifecycle.left_by(Names(name)) == "api" else "full"
-
-
 def show(status: ClusterStatus) -> None:
     console.print(f"  {'up' if status.up else 'not up'} {status.version} {status.address}".rstrip(), markup=False)
     nodes = [f"{node.name} {node.state}" for node in status.nodes]
@@ -113,6 +118,7 @@ def usage(cluster: Cluster) -> str:
 
 
 def main() -> int:
+    runs.begin()
     try:
         app(standalone_mode=False)
     except typer.Exit as ended:

@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from cluster import binaries, ports, tools
-from cluster.commands import until
+from cluster import binaries, cache, ports, tools
+from cluster.commands import until, watched
 from cluster.controlplane import ControlPlane, wait_ready
 from cluster.interface import ClusterError, ClusterStatus, Driver, Node, Tier, Unavailable
 from cluster.kubectl import Client
-from cluster.lifecycle import enter, exclusively, remove
+from cluster.lifecycle import Removal, enter, exclusively
 from cluster.names import Names
 from cluster.pki import USERS, Pki
 from cluster.processes import Programs
@@ -53,11 +53,13 @@ class ApiCluster:
 
     def up(self, progress: Progress) -> None:
         made = binaries.ensure(binaries.API_MODULES, progress)
+        cache.prune(progress)
         with exclusively(self.names, progress), progress.step(f"API tier {self.name}"):
             enter(self.names, self.driver)
             tools.ensure(self.names.state / "bin", made, progress)
-            self._start(made)
-            self._settle()
+            with watched(lambda: self.programs.check(PROGRAMS)):
+                self._start(made)
+                self._settle()
 
     def _start(self, made: binaries.Binaries) -> None:
         state = self.names.state
@@ -70,9 +72,11 @@ class ApiCluster:
         )  # fmt: skip
         plane.write_kubeconfigs(["kube-controller-manager", "kube-scheduler", "kwok"])
         self.pki.write_kubeconfig(self.kubeconfig, "admin", f"https://127.0.0.1:{plane.port}")
-        for name, argv in plane.commands().items():
+        for name, argv in plane.server().items():
             self.programs.start(name, argv)
         wait_ready(self.pki, plane.port)
+        for name, argv in plane.controllers().items():
+            self.programs.start(name, argv)
         self.programs.start("kwok", kwok(made.path("kwok"), state / "kwok.kubeconfig"), env={"HOME": str(state)})
 
     def _settle(self) -> None:
@@ -86,8 +90,8 @@ class ApiCluster:
         return bool(self.client.kubectl("get", "serviceaccount", "default", "-n", "default", "-o", "name"))
 
     def down(self, progress: Progress) -> None:
-        with exclusively(self.names, progress), progress.step(f"removing {self.name}"):
-            remove(self.names)
+        with exclusively(self.names, progress), progress.step(f"removing {self.name}"), Removal(self.names):
+            pass  # its programs and its folder are all of it
 
     def status(self) -> ClusterStatus:
         running = {name: self.programs.get(name) is not None for name in PROGRAMS}

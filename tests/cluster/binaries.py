@@ -98,7 +98,7 @@ def ensure(names: Iterable[str], progress: Progress) -> Binaries:
     if any(missing(module) for module in wanted):
         with cache.lock("go-build", progress):
             build([module for module in wanted if missing(module)], progress)
-    return Binaries({module.name: cache.entry("bin", entry_name(module)) for module in wanted})
+    return Binaries({module.name: cache.used(cache.entry("bin", entry_name(module))) for module in wanted})
 
 
 def entry_name(module: Module) -> str:

@@ -1,18 +1,24 @@
 """What is dear to make and the same for every checkout is kept once per user: binaries, tools, images.
 
 An entry's name holds a digest of all that went into it, so it is right for ever and never changes. It appears in one
-step (a rename), and a lock keeps two builds of the same thing from running at once.
+step (a rename), and a lock keeps two builds of the same thing from running at once. Each use touches it, and `prune`
+removes what nobody has used for a month.
 """
 
 import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.progress import Progress
+
+# The kinds whose entries are folders by themselves; the images share layers and stay.
+PRUNED = ("bin", "helm", "kind", "pypi", "triton")
+UNUSED_SECONDS = 30 * 24 * 3600
 
 
 def root() -> Path:
@@ -69,4 +75,20 @@ def publish(kind: str, name: str, make: Callable[[Path], None], progress: Progre
                     make(folder)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     folder.rename(target)
-    return target
+    return used(target)
+
+
+def used(path: Path) -> Path:
+    os.utime(path)
+    return path
+
+
+def prune(progress: Progress, unused: float = UNUSED_SECONDS) -> list[Path]:
+    """Removes entries that were last used longer ago than that; they are made again when they are wanted."""
+    limit = time.time() - unused
+    old = [path for kind in PRUNED for path in entry(kind, "").glob("*") if path.stat().st_mtime < limit]
+    for path in old:
+        # Gone at once for everybody else, whatever its size.
+        with progress.step(f"removing {path}, unused for a month"), scratch(f"pruned-{path.name}") as folder:
+            path.rename(folder / path.name)
+    return old

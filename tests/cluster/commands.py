@@ -3,10 +3,14 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from cluster.interface import ClusterError
+
+_watch: ContextVar[Callable[[], None] | None] = ContextVar("watch", default=None)
 
 
 def run(*argv: str | Path, input: str | None = None, timeout: float = 60, env: Mapping[str, str] | None = None) -> str:
@@ -32,9 +36,20 @@ def words(command: Sequence[str], limit: int = 160) -> str:
     return line if len(line) <= limit else line[:limit] + "…"
 
 
+@contextmanager
+def watched(watch: Callable[[], None]) -> Iterator[None]:
+    """In this block every `until` also calls `watch`, which raises when what is waited for can come no more."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
 def until(what: str, check: Callable[[], bool], timeout: float, interval: float = 0.1) -> None:
     """Waits until the check holds. An error that the check raises counts as "not yet" and is told at the end."""
     deadline, last = time.monotonic() + timeout, ""
+    watch = _watch.get()
     while True:
         try:
             if check():
@@ -42,6 +57,8 @@ def until(what: str, check: Callable[[], bool], timeout: float, interval: float 
             last = ""
         except (ClusterError, OSError) as error:
             last = f": {error}"
+        if watch:
+            watch()
         if time.monotonic() > deadline:
             raise ClusterError(f"{what}: not within {timeout:.0f} s{last}")
         time.sleep(interval)

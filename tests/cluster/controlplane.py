@@ -34,13 +34,12 @@ class ControlPlane:
     def argv(self, program: str, *flags: str) -> list[str]:
         return [str(self.binaries.path("kube")), program, *flags]
 
-    def commands(self) -> dict[str, list[str]]:
-        return {
-            "etcd": self.etcd(),
-            "kube-apiserver": self.apiserver(),
-            "kube-controller-manager": self.controller_manager(),
-            "kube-scheduler": self.scheduler(),
-        }
+    def server(self) -> dict[str, list[str]]:
+        return {"etcd": self.etcd(), "kube-apiserver": self.apiserver()}
+
+    def controllers(self) -> dict[str, list[str]]:
+        """To be started when the API server is ready: they wait for it 10 s and then end."""
+        return {"kube-controller-manager": self.controller_manager(), "kube-scheduler": self.scheduler()}
 
     def etcd(self) -> list[str]:
         client, peer = (f"http://127.0.0.1:{port}" for port in (self.etcd_port, self.etcd_peer_port))

@@ -1,18 +1,29 @@
-"""pytest fixtures: the two tiers, each brought up once for all tests, or skipped with the reason.
+"""pytest fixtures: the two tiers, each brought up once, or skipped with the reason.
 
-A cluster that is up already is used and left up. One that the tests brought up is taken down at their end, unless
-MOORAGE_KEEP_CLUSTER=1. A run that was killed is cleaned by `python -m cluster down`.
+A cluster that is up already is used and left up. What the tests brought up is taken down when all of them have ended,
+unless MOORAGE_KEEP_CLUSTER=1. A run that was killed is cleaned by `python -m cluster down`.
+
+When pytest-xdist spreads the tests over several workers, the full tier is one for all of them: the first worker brings
+it up, the others wait for it. Each worker has an API tier of its own: it is up in seconds.
 """
 
 import os
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 
+from cluster import runs
 from cluster.choice import open_cluster, unavailable
 from cluster.interface import Cluster, Tier
+from cluster.lifecycle import tier_of
+from cluster.names import Names, default_name
 from cluster.progress import Progress
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # "" where pytest is one process, and in the one that directs others
+
+
+def pytest_configure() -> None:
+    runs.begin()
 
 
 def seen(config: pytest.Config) -> AbstractContextManager[None]:
@@ -21,29 +32,40 @@ def seen(config: pytest.Config) -> AbstractContextManager[None]:
     return manager.global_and_fixture_disabled() if manager else nullcontext()
 
 
-def lent(tier: Tier, config: pytest.Config) -> Iterator[Cluster]:
+def name_of(tier: Tier) -> str:
+    own = f"-{WORKER}" if WORKER and tier == "api" else ""
+    return default_name(tier) + own
+
+
+def lent(tier: Tier, config: pytest.Config) -> Cluster:
     reason = unavailable(tier)
     if reason:
         pytest.skip(reason)
-    opened = open_cluster(tier)
+    opened = open_cluster(tier, name_of(tier))
     was_up = opened.status().up
-    progress = Progress()
     try:
         with seen(config):
-            opened.up(progress)
-        yield opened
+            opened.up(Progress())
     finally:
-        if not was_up and os.environ.get("MOORAGE_KEEP_CLUSTER") != "1":
-            opened.down(progress)
+        if not was_up:
+            runs.claim(Names(opened.name))
+    return opened
 
 
 @pytest.fixture(scope="session")
-def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
+def cluster(pytestconfig: pytest.Config) -> Cluster:
     """The full tier: containers run."""
-    yield from lent("full", pytestconfig)
+    return lent("full", pytestconfig)
 
 
 @pytest.fixture(scope="session")
-def api_cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
+def api_cluster(pytestconfig: pytest.Config) -> Cluster:
     """The API tier: real API server and controllers, nodes by KWOK, no containers."""
-    yield from lent("api", pytestconfig)
+    return lent("api", pytestconfig)
+
+
+@pytest.hookimpl(trylast=True)  # after the fixtures' own ends and the workers'
+def pytest_sessionfinish() -> None:
+    if not WORKER and os.environ.get("MOORAGE_KEEP_CLUSTER") != "1":
+        for name in runs.claimed():
+            open_cluster(tier_of(name), name).down(Progress())

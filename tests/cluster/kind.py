@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from cluster.door import port_forward
 from cluster.images import REGISTRY, Image, ensure, project_images
 from cluster.interface import ClusterError, ClusterStatus, Driver, Node, Tier
 from cluster.kubectl import Client
-from cluster.lifecycle import exclusively, remove
+from cluster.lifecycle import Removal, exclusively
 from cluster.names import Names
 from cluster.progress import Progress
 from cluster.stream import stream
@@ -193,12 +194,12 @@ class KindCluster:
 
     def down(self, progress: Progress) -> None:
         kind = kind_path(progress)
-        with exclusively(self.names, progress), progress.step(f"removing {self.name}"):
+        with exclusively(self.names, progress), progress.step(f"removing {self.name}"), Removal(self.names) as removal:
             if self.name in run(*list_command(kind)).split():
-                run(*boot_command(control_plane(self.name)))
-                self._empty(self.names.volumes)
-                run(*delete_command(kind, self.name, self.kubeconfig), timeout=120)
-            remove(self.names)
+                removal.attempt("starting its container", partial(run, *boot_command(control_plane(self.name))))
+                removal.attempt("emptying its volumes", partial(self._empty, self.names.volumes))
+                delete = delete_command(kind, self.name, self.kubeconfig)
+                removal.attempt("deleting it", partial(run, *delete, timeout=120))
 
     def status(self) -> ClusterStatus:
         if self.name not in run(*list_command(kind_path(Progress()))).split():

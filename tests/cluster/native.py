@@ -7,17 +7,18 @@ own with a real containerd, kubelet and kube-proxy. Everything is below the clus
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from cluster import addons, binaries, cache, cgroups, network, packages, ports, sysctls, tools
 from cluster.buildah import Buildah
-from cluster.commands import run
+from cluster.commands import run, watched
 from cluster.controlplane import CONFIG, FIRST_SERVICE_ADDRESS, ControlPlane, wait_ready
 from cluster.door import cluster_address, forwarder
 from cluster.images import project_images, system_images
 from cluster.interface import ClusterError, ClusterStatus, Driver, Node, Tier
 from cluster.kubectl import Client
-from cluster.lifecycle import enter, exclusively, remember_nodes, remove
+from cluster.lifecycle import Removal, enter, exclusively, remember_nodes
 from cluster.names import Names
 from cluster.node import NativeNode
 from cluster.pki import USERS, Pki, node_user
@@ -58,20 +59,26 @@ class NativeCluster:
         check_folders([self.names.state, cache.root()])
         packages.require(packages.NODE + packages.IMAGES, progress)
         made = binaries.ensure(binaries.MODULES, progress)
+        cache.prune(progress)
         with Buildah(made.path("registry")) as builder:
             images = system_images(progress, builder, {name: made.path(name) for name in SYSTEM_IMAGES})
         with exclusively(self.names, progress), progress.step(f"cluster {self.name}"):
-            if not enter(self.names, self.driver):
-                self._forget_nodes()
+            enter(self.names, self.driver)
             remember_nodes(self.names, len(self._nodes))
             tools.ensure(self.names.state / "bin", made, progress)
-            with progress.step("control plane"):
+            with progress.step("control plane"), watched(lambda: self.programs.check(PROGRAMS)):
                 self._start_control_plane(made)
             with progress.step(f"{len(self._nodes)} nodes"):
                 self._start_nodes(made, images)
-                self.client.wait_nodes_ready([node.name for node in self._nodes], NODES_READY_SECONDS)
-            with progress.step("DNS, GPUs, storage, Prometheus, S3"):
+                with watched(self._check):
+                    self.client.wait_nodes_ready(self._node_names(), NODES_READY_SECONDS)
+            with progress.step("DNS, GPUs, storage, Prometheus, S3"), watched(self._check):
                 addons.apply(self, images, self.names.volumes)
+
+    def _check(self) -> None:
+        self.programs.check([*PROGRAMS, *self._node_names()])
+        for node in self._nodes:
+            node.check()
 
     def _start_control_plane(self, made: binaries.Binaries) -> None:
         state = self.names.state
@@ -87,7 +94,7 @@ class NativeCluster:
         plane.write_kubeconfigs(["kube-controller-manager", "kube-scheduler", "kube-proxy", *self._node_names()])
         self.pki.write_kubeconfig(self.kubeconfig, "admin", f"https://127.0.0.1:{port}")
         inside = network.enter(self.names.control_netns)
-        for name, argv in plane.commands().items():
+        for name, argv in plane.server().items():
             self.programs.start(name, [*inside, *argv])
         registry = [*inside, str(made.path("registry")), "serve", str(CONFIG / "registry.yaml")]
         self.programs.start("registry", registry, registry_settings())
@@ -95,6 +102,8 @@ class NativeCluster:
         target = f"127.0.0.1:{APISERVER_PORT}"
         self.programs.start("forward", [str(made.path("nsforward")), f"127.0.0.1:{port}", str(door), target])
         wait_ready(self.pki, port)
+        for name, argv in plane.controllers().items():
+            self.programs.start(name, [*inside, *argv])
 
     def _start_nodes(self, made: binaries.Binaries, images: Mapping[str, str]) -> None:
         sysctls.save(self.names.state)
@@ -106,19 +115,15 @@ class NativeCluster:
             node.join()
             node.thaw()
 
-    def _forget_nodes(self) -> None:
-        for i in range(1, MOST_NODES + 1):
-            cgroups.remove(self.names.cgroup(i))
-        network.remove(self.names)
-
     def down(self, progress: Progress) -> None:
-        with exclusively(self.names, progress), progress.step(f"removing {self.name}"):
+        with exclusively(self.names, progress), progress.step(f"removing {self.name}"), Removal(self.names) as removal:
             for node in all_nodes(self.names):
-                node.pull_plug()
-            self.programs.stop_all()
-            self._forget_nodes()
-            sysctls.restore(self.names.state)
-            remove(self.names)
+                removal.attempt(f"switching {node.name} off", node.pull_plug)
+            removal.attempt("ending its programs", self.programs.stop_all)
+            for i in range(1, MOST_NODES + 1):
+                removal.attempt(f"the cgroups of node {i}", partial(cgroups.remove, self.names.cgroup(i)))
+            removal.attempt("the network", partial(network.remove, self.names))
+            removal.attempt("the kernel settings", partial(sysctls.restore, self.names.state))
 
     def status(self) -> ClusterStatus:
         running = {name: self.programs.get(name) is not None for name in PROGRAMS}

@@ -4,9 +4,11 @@ Everything lies inside these namespaces; the host's own network has not a single
 All traffic of pods is routed (10.201.I.0/24 lives on node I), none is bridged. There is no way out to the internet.
 """
 
+import contextlib
 from pathlib import Path
 
 from cluster.commands import run
+from cluster.interface import ClusterError
 from cluster.names import Names
 
 CONTROL_ADDRESS = "10.202.0.1"
@@ -38,10 +40,12 @@ def ip(netns: str, *args: str) -> None:
 
 
 def begin(netns: str) -> bool:
-    """A new namespace, unless a whole one is there: its default route is what is made last."""
+    """A new namespace, unless a whole one is there: its default route is what is made last. A file without a namespace
+    behind it (a kill at the wrong moment, a reboot with /run on a disk) counts as none."""
     if netns_file(netns).exists():
-        if run("ip", "-n", netns, "route", "show", "default"):
-            return False
+        with contextlib.suppress(ClusterError):
+            if run("ip", "-n", netns, "route", "show", "default"):
+                return False
         run("ip", "netns", "del", netns)
     run("ip", "netns", "add", netns)
     return True
@@ -92,9 +96,15 @@ def ours(names: Names, netns: str) -> bool:
 def remove(names: Names) -> None:
     if not NETNS_FOLDER.is_dir():
         return
+    failures = []
     for path in sorted(NETNS_FOLDER.iterdir()):
         if ours(names, path.name):
-            run("ip", "netns", "del", path.name)
+            try:
+                run("ip", "netns", "del", path.name)
+            except ClusterError as error:
+                failures.append(str(error))
+    if failures:
+        raise ClusterError("\n".join(failures))
     # iproute2 mounts this folder onto itself at its first use; nobody needs that while it is empty.
     if not any(NETNS_FOLDER.iterdir()) and str(NETNS_FOLDER) in Path("/proc/self/mounts").read_text().split():
         run("umount", NETNS_FOLDER)

@@ -14,13 +14,17 @@ from cluster import cgroups, network
 from cluster.binaries import Binaries
 from cluster.commands import until
 from cluster.controlplane import CONFIG
+from cluster.interface import ClusterError
 from cluster.names import Names
-from cluster.processes import Process, Programs, arguments, children, end, look
+from cluster.node_init import ENDED
+from cluster.processes import Process, Programs, arguments, children, end, last_words, look
 
 INIT = Path(__file__).with_name("node_init.py")
 CLUSTER_DNS = "10.96.0.10"
 # Everything the node's programs write is below its folder; see node_init.py for what lies where inside.
 INSIDE_CONFIG = Path("/run/node")
+# One may lose a race at the start and come again; one that ends this often will never run.
+MOST_ENDINGS = 6
 
 
 class NativeNode:
@@ -29,6 +33,7 @@ class NativeNode:
         self._names = names
         self._i = i
         self._programs = Programs(names.state)
+        self._endings_before: dict[str, int] = {}
 
     @property
     def folder(self) -> Path:
@@ -100,7 +105,10 @@ class NativeNode:
 
     def boot(self) -> None:
         if self.runs:
+            self._endings_before = self._endings()
             return
+        self._endings_before = {}
+        shutil.rmtree(self.folder / ENDED, ignore_errors=True)
         cgroup = self._names.cgroup(self._i)
         cgroups.create(cgroup)
         cgroups.remove_children(cgroup)
@@ -113,6 +121,16 @@ class NativeNode:
             ],
             env={"PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"},
         )
+
+    def check(self) -> None:
+        """Raises when a program of the node has ended again and again since `boot`."""
+        for name, times in self._endings().items():
+            if times - self._endings_before.get(name, 0) >= MOST_ENDINGS:
+                words = last_words(self.folder / "log" / f"{name}.log")
+                raise ClusterError(f"{name} of {self.name} ends again and again. Its last words:\n{words}")
+
+    def _endings(self) -> dict[str, int]:
+        return {file.name: int(file.read_text() or 0) for file in (self.folder / ENDED).glob("*")}
 
     def pull_plug(self) -> None:
         unshare = self._programs.get(self.name)

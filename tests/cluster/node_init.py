@@ -18,6 +18,7 @@ from typing import Any
 
 CONTAINERD_SOCKET = Path("/run/containerd/containerd.sock")
 RESTART_SECONDS = 0.5
+ENDED = "ended"  # for those outside: below the node's folder, a file for each program with how often it has ended
 
 
 def mount_own(folder: Path) -> None:
@@ -43,9 +44,11 @@ def containerd_answers() -> bool:
 class Programs:
     """Starts each program again when it ends, as a service manager would."""
 
-    def __init__(self, logs: Path) -> None:
-        self._logs = logs
+    def __init__(self, folder: Path) -> None:
+        self._logs = folder / "log"
+        self._ended = folder / ENDED
         self._running: dict[int, dict[str, Any]] = {}
+        self._ended.mkdir(exist_ok=True)
 
     def start(self, program: dict[str, Any]) -> None:
         with (self._logs / f"{program['name']}.log").open("ab") as log:
@@ -62,12 +65,17 @@ class Programs:
             )
         self._running[pid] = program
 
+    def _count(self, name: str) -> None:
+        file = self._ended / name
+        file.write_text(str(1 + int(file.read_text() if file.exists() else 0)))
+
     def supervise(self) -> None:
         """Reaps orphans too: process 1 inherits those of every container."""
         while True:
             pid, _ = os.wait()
             program = self._running.pop(pid, None)
             if program:
+                self._count(program["name"])
                 time.sleep(RESTART_SECONDS)
                 self.start(program)
 
@@ -79,7 +87,7 @@ def main() -> None:
     socket.sethostname(spec["hostname"])
     folder = Path(spec["folder"])
     mount_own(folder)
-    programs = Programs(folder / "log")
+    programs = Programs(folder)
     first, *others = spec["programs"]
     programs.start(first)
     deadline = time.monotonic() + 20

@@ -10,12 +10,16 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cluster.interface import ClusterError
+
 MARK = "MOORAGE_CLUSTER"
+RUN = "MOORAGE_RUN"
 STOP_SECONDS = 15.0
+LAST_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,14 @@ def arguments(pid: int) -> list[str]:
     return []
 
 
+def last_words(log: Path, lines: int = LAST_LINES) -> str:
+    """The end of a log, for people: indented, and no line without an end."""
+    with contextlib.suppress(FileNotFoundError):
+        said = log.read_text(errors="replace").strip().splitlines()[-lines:]
+        return "\n".join(f"  {line[:300]}" for line in said) or "  (it wrote nothing)"
+    return "  (it has no log)"
+
+
 def end(process: Process, sig: signal.Signals = signal.SIGKILL, timeout: float = STOP_SECONDS) -> None:
     """Ends it and waits until it has ended; kills it when it does not end by itself."""
     if process.alive:
@@ -73,6 +85,28 @@ def end(process: Process, sig: signal.Signals = signal.SIGKILL, timeout: float =
     with contextlib.suppress(ChildProcessError):  # ours to reap only if we started it
         os.waitpid(process.pid, os.WNOHANG)
     return None
+
+
+def end_all(processes: Collection[Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    for process in processes:
+        end(process)
+
+
+def carrying(variable: str) -> Iterator[tuple[Process, str]]:
+    """The running processes that were started with that variable in their environment, ourselves aside; its value."""
+    prefix = f"{variable}=".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:  # ended meanwhile, or another user's
+            continue
+        for entry in environment:
+            process = look(int(folder.name)) if entry.startswith(prefix) else None
+            if process and process.pid != os.getpid():
+                yield process, entry.removeprefix(prefix).decode(errors="replace")
 
 
 class Programs:
@@ -95,6 +129,7 @@ class Programs:
         self._note(name).parent.mkdir(parents=True, exist_ok=True)
         self.log(name).parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, **(env or {}), MARK: str(self._state)}
+        environment.pop(RUN, None)  # it is not a helper of the run that starts it: it outlives that
         output = os.open(self.log(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
         try:
             pid = os.posix_spawnp(
@@ -123,6 +158,12 @@ class Programs:
             return None
         return process if process.alive else None
 
+    def check(self, names: Iterable[str]) -> None:
+        """Raises for the first that was started, was not stopped, and runs no more."""
+        for name in names:
+            if self._note(name).exists() and self.get(name) is None:
+                raise ClusterError(f"{name} has ended. Its last words:\n{last_words(self.log(name))}")
+
     def names(self) -> list[str]:
         return sorted(note.stem for note in (self._state / "pid").glob("*.json"))
 
@@ -134,23 +175,11 @@ class Programs:
 
     def strays(self) -> Iterator[Process]:
         """Whatever runs with this cluster's mark, noted or not."""
-        mark = f"{MARK}={self._state}".encode()
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                environment = (folder / "environ").read_bytes()
-            except OSError:  # ended meanwhile, or another user's
-                continue
-            process = look(int(folder.name)) if mark in environment.split(b"\0") else None
-            if process and process.pid != os.getpid():
-                yield process
+        return (process for process, value in carrying(MARK) if value == str(self._state))
 
     def stop_all(self) -> None:
         """Kills every program at once, then waits for each: their data are thrown away with them."""
         running = {process for name in self.names() if (process := self.get(name))} | set(self.strays())
-        for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-        for process in running:
-            end(process)
+        end_all(running)
         for name in self.names():
             self._note(name).unlink(missing_ok=True)

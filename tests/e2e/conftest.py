@@ -1,4 +1,7 @@
-"""Everything on one real cluster, brought up once: images, the chart, and a namespace for each test that wants one."""
+"""Everything on one real cluster, brought up once: images, the chart, and a namespace for each test that wants one.
+
+Several workers may use it at the same time; `support.spread` says which files.
+"""
 
 import json
 import re
@@ -7,10 +10,17 @@ from secrets import token_hex
 
 import pytest
 
-from cluster import Cluster
+from cluster import Cluster, cache
 from cluster.fixtures import seen
 from cluster.progress import Progress
-from support import deploy
+from support import deploy, spread
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Around all of a test, its fixtures too."""
+    with spread.turn(item.path):
+        return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +32,8 @@ def images(cluster: Cluster, pytestconfig: pytest.Config) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def moorage(cluster: Cluster, images: dict[str, str]) -> Cluster:
     """The cluster with Moorage installed by its chart."""
-    deploy.install(cluster, images)
+    with cache.lock(f"install-{cluster.name}", Progress()):
+        deploy.install(cluster, images)
     return cluster
 
 

@@ -130,4 +130,4 @@ def test_there_is_no_door_where_no_pod_runs(api_cluster: Cluster) -> None:
 
 
 def test_it_is_opened_again_by_its_name(api_cluster: Cluster) -> None:
-    assert open_cluster("api").status().up
+    assert open_cluster("api", api_cluster.name).status().up

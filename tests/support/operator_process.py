@@ -22,6 +22,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from cluster import runs
+
 ROOT = Path(__file__).parents[2]
 TORCH_IMAGE, TRITON_IMAGE = "moorage/torch:test", "moorage/triton:test"
 WRITES = ("apply", "patch", "post", "put", "delete")
@@ -57,6 +59,7 @@ class OperatorProcess:
             "HOME": str(self.log.parent),
             "KUBECONFIG": str(self._kubeconfig),
             "PYTHONPATH": str(ROOT / "operator"),
+            **runs.mark(),
             **{f"MOORAGE_{name.upper()}": str(value) for name, value in self._settings.items()},
         }
         with self.log.open("ab") as log:

@@ -1,6 +1,7 @@
 """The cache: keys say what went in, entries appear whole or not at all, one at a time."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,19 @@ def test_a_second_process_waits_and_says_for_what(root: Path) -> None:
         with cache.lock("thing", waiting):
             pass
     assert "waiting for another process that makes thing" in said.getvalue()
+
+
+def test_what_nobody_has_used_for_long_is_removed_and_made_again(root: Path) -> None:
+    def make(folder: Path) -> None:
+        (folder / "file").write_text("content")
+
+    old, fresh = (cache.publish("pypi", name, make, quiet()) for name in ("old", "fresh"))
+    image = cache.entry("registry", "blobs")
+    image.mkdir(parents=True)
+    for path in (old, fresh, image):
+        os.utime(path, (0, 0))
+    cache.publish("pypi", "fresh", make, quiet())
+    assert cache.prune(quiet()) == [old]
+    assert fresh.exists() and image.exists() and not old.exists()
+    assert (cache.publish("pypi", "old", make, quiet()) / "file").exists()
+    assert [path.name for path in (root / "tmp").iterdir()] == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.commands import run, until
+from cluster.commands import run, until, watched
 from cluster.interface import ClusterError
 
 
@@ -40,3 +40,13 @@ def test_waiting_tells_the_last_error() -> None:
 def test_waiting_ends_when_the_check_holds() -> None:
     answers = iter([False, False, True])
     until("it", lambda: next(answers), timeout=10, interval=0)
+
+
+def test_waiting_ends_early_when_what_is_waited_for_can_come_no_more() -> None:
+    def gone() -> None:
+        raise ClusterError("etcd has ended")
+
+    with watched(gone), pytest.raises(ClusterError, match="etcd has ended"):
+        until("the server answers", lambda: False, timeout=600)
+    with pytest.raises(ClusterError, match="not within 0 s"):  # after the block nobody watches
+        until("the server answers", lambda: False, timeout=0.01)

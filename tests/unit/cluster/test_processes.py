@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.processes import MARK, Process, Programs, boot_id, end, look
+from cluster.interface import ClusterError
+from cluster.processes import MARK, RUN, Process, Programs, boot_id, end, look
 
 SLEEP = ["sleep", "100"]
 
@@ -106,3 +107,34 @@ def test_a_note_cut_off_by_a_crash_counts_as_none(programs: Programs, tmp_path: 
     (tmp_path / "pid").mkdir(exist_ok=True)
     (tmp_path / "pid" / "half.json").write_text('{"pid": 1')
     assert programs.get("half") is None
+
+
+def test_one_that_has_died_is_named_with_its_last_words(programs: Programs) -> None:
+    programs.start("sleeper", SLEEP)
+    process = programs.start("etcd", ["sh", "-c", "echo no space left on device; exit 1"])
+    wait_for_end(process)
+    programs.check(["sleeper", "never-started"])
+    with pytest.raises(ClusterError, match=r"etcd has ended. Its last words:\n  no space left on device"):
+        programs.check(["sleeper", "etcd"])
+
+
+def test_one_that_was_stopped_is_not_missed(programs: Programs) -> None:
+    programs.start("sleeper", SLEEP)
+    programs.stop("sleeper")
+    programs.check(["sleeper"])
+
+
+def test_a_program_of_the_cluster_is_no_helper_of_the_run_that_started_it(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(RUN, "a run")
+    process = programs.start("sleeper", SLEEP)
+    while Path(f"/proc/{process.pid}/comm").read_text() != "sleep\n":
+        time.sleep(0.01)
+    assert f"{RUN}=".encode() not in Path(f"/proc/{process.pid}/environ").read_bytes()
+
+
+def wait_for_end(process: Process) -> None:
+    deadline = time.monotonic() + 10
+    while process.alive and time.monotonic() < deadline:
+        time.sleep(0.01)

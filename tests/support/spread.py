@@ -1,0 +1,86 @@
+"""How tests are spread over several processes (`-n`): a file at a time, each worker with a kind of its own first.
+
+Tests of a real cluster mostly wait, those of the API tier wait and reckon, unit tests reckon: a worker for each kind
+keeps the cores busy from the first minute. A worker whose kind has run out helps the others. A file is never divided,
+so what its fixtures start is started once.
+
+On the real cluster, files named here run beside one another. All others have it to themselves: they stop nodes, drain
+them, uninstall the operator, count its writes. `turn` sees to that, whoever runs them.
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
+
+from cluster import cache
+from cluster.names import default_name
+
+# Whose tests leave alone what is not theirs, and wait patiently while the machine is busy with others.
+SIDE_BY_SIDE = frozenset(
+    f"test_{name}.py"
+    for name in (
+        "examples",
+        "explain",
+        "kubectl_scale",
+        "quickstart",
+        "readme",
+        "serving_failures",
+        "training_failures",
+    )
+)
+KINDS = ("e2e", "api", "unit")
+LANES = ("e2e", "api", "unit", "e2e")  # the first worker's kind, the second's, and so on
+# Folders whose tests take longest: a long one that starts last is waited for by all.
+SLOW = ("trainer", "triton", "server", "store")
+ALONE = "e2e, one at a time"
+
+
+def kind(nodeid: str) -> str:
+    path = Path(nodeid.split("::")[0])
+    if "e2e" in path.parts or nodeid == ALONE:
+        return "e2e"
+    return "api" if "integration" in path.parts or path.name == "test_on_api_server.py" else "unit"
+
+
+def scope(nodeid: str) -> str:
+    """What goes to one worker as a whole: a file; of those that want the cluster for themselves, all."""
+    path = nodeid.split("::")[0]
+    return ALONE if kind(nodeid) == "e2e" and Path(path).name not in SIDE_BY_SIDE else path
+
+
+class Scheduler(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return scope(nodeid)
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        self.workqueue.move_to_end(self._next(node.gateway.id), last=False)
+        super()._assign_work_unit(node)
+
+    def _next(self, worker: str) -> str:
+        own = LANES[int(worker.removeprefix("gw")) % len(LANES)]
+        return min(
+            self.workqueue, key=lambda each: (kind(each) != own, KINDS.index(kind(each)), each == ALONE, rank(each))
+        )
+
+
+def rank(path: str) -> int:
+    return next((place for place, folder in enumerate(SLOW) if folder in Path(path).parts), len(SLOW))
+
+
+@contextmanager
+def turn(file: Path) -> Iterator[None]:
+    """A test's turn on the real cluster: together with others where its file allows that, alone where not."""
+    how = fcntl.LOCK_SH if file.name in SIDE_BY_SIDE else fcntl.LOCK_EX
+    folder = cache.root() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = default_name("full")
+    with (folder / f"e2e-queue-{name}.lock").open("w") as queue, (folder / f"e2e-{name}.lock").open("w") as cluster:
+        # Who waits to be alone holds the queue, so that those who share cannot pass it by for ever.
+        fcntl.flock(queue, fcntl.LOCK_EX)
+        fcntl.flock(cluster, how)
+        fcntl.flock(queue, fcntl.LOCK_UN)
+        yield
