@@ -26,6 +26,9 @@ lint: .venv/ready ## ruff, mypy strict, import layers
 crds: .venv/ready ## write crds/*.yaml from the pydantic models
 	@.venv/bin/moorage crds --output crds
 
+docs: .venv/ready ## write the tables of docs/operations.md that are made from code, alerts and benchmarks
+	@PYTHONPATH=operator:tests $(PY) -m reference
+
 cluster-up: .venv/ready ## bring the cluster up (harmless when it is)
 	@$(PY) -m cluster up
 
@@ -47,4 +50,4 @@ cluster-status: .venv/ready ## what runs
 	@VIRTUAL_ENV=.venv $(UV) pip install -q --no-deps -e .
 	@touch $@
 
-.PHONY: help demo test test-fast lint crds cluster-up cluster-down cluster-status
+.PHONY: help demo test test-fast lint crds docs cluster-up cluster-down cluster-status
