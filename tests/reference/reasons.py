@@ -9,8 +9,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from moorage.status import pods
-
 ROOT = Path(__file__).parents[2]
 OPERATOR = ROOT / "operator/moorage"
 FOLDERS = ("api", "desired", "status", "scaling", "reconcile")
@@ -34,8 +32,7 @@ OF_KUBERNETES = {"BackoffLimitExceeded", "DeadlineExceeded", "PodFailurePolicy",
 
 
 def all_reasons() -> set[str]:
-    composed = {f"{name}NotFound" for name in pods._NAMES.values()}
-    return of_the_operator() | of_the_programs() | OF_KUBERNETES | composed
+    return of_the_operator() | of_the_programs() | OF_KUBERNETES
 
 
 def of_the_operator() -> set[str]:
@@ -53,8 +50,8 @@ def of_the_programs() -> set[str]:
 def in_source(text: str) -> set[str]:
     tree = ast.parse(text)
     named: dict[str, set[str]] = {}
-    for name, value in assigned(tree):
-        named.setdefault(name, set()).update(constants(value, {}))
+    for name, value in (*assigned(tree), *assigned(tree)):  # twice: a name may stand for another
+        named.setdefault(name, set()).update(constants(value, named))
     found = set(named.get("reason", ()))
     for node in ast.walk(tree):
         for place in places(node):
@@ -114,6 +111,8 @@ def constants(value: ast.expr, named: dict[str, set[str]]) -> set[str]:
             return named.get(name, set())
         case ast.IfExp(body=one, orelse=other):
             return constants(one, named) | constants(other, named)
-        case ast.BoolOp(values=values):
+        case ast.BoolOp(values=values) | ast.Dict(values=values):
             return {reason for one in values for reason in constants(one, named)}
+        case ast.JoinedStr(values=[ast.FormattedValue(value=ast.Subscript(value=table)), ast.Constant(value=end)]):
+            return {f"{start}{end}" for start in constants(table, named)}
     return set()
