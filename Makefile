@@ -39,6 +39,9 @@ bench-operator: .venv/ready ## 1,000 resources (BENCH_N) made, changed, restarte
 soak: .venv/ready ## an hour (SOAK_MINUTES) of steady change: nothing may grow, nothing may be left
 	@$(PY) -m bench.soak
 
+docs: .venv/ready ## write the tables of docs/operations.md that are made from code, alerts and benchmarks
+	@PYTHONPATH=operator:tests $(PY) -m reference
+
 cluster-up: .venv/ready ## bring the cluster up (harmless when it is)
 	@$(PY) -m cluster up
 
@@ -60,4 +63,4 @@ cluster-status: .venv/ready ## what runs
 	@VIRTUAL_ENV=.venv $(UV) pip install -q --no-deps -e .
 	@touch $@
 
-.PHONY: help demo test test-fast lint crds record bench-operator soak cluster-up cluster-down cluster-status
+.PHONY: help demo test test-fast lint crds docs record bench-operator soak cluster-up cluster-down cluster-status

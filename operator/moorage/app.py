@@ -114,6 +114,8 @@ class Operator:
             if not await self._unless_stopped(election.acquire()):
                 return 0
             self._leadership = Leadership(client, election, settings, self._identity, self._handle_signals)
+            store = self._leadership._store
+            telemetry.CONDITIONS.read_from(lambda: (obj for kind in OWNERS for obj in store.of(kind)))
             await self._leadership.serve(self._stop)
         except (LeaseLost, Trouble) as error:
             log.error("ending", reason=str(error))

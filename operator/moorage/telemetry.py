@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
-QUEUE_DEPTH = Gauge("moorage_operator_queue_depth", "Keys waiting for a worker.")
-QUEUE_DELAYED = Gauge("moorage_operator_queue_delayed", "Keys waiting for their time (backoff or a later look).")
+# Each help text is also the row of its metric in docs/operations.md: `make docs` writes them there.
+LEADER = Gauge("moorage_operator_leader", "1 on the pod that leads, 0 on those that stand by.")
+QUEUE_DEPTH = Gauge("moorage_operator_queue_depth", "Resources that wait for a worker.")
+QUEUE_DELAYED = Gauge(
+    "moorage_operator_queue_delayed", "Resources that wait for their time: a later look, or a try after an error."
+)
 RECONCILE_DURATION = Histogram(
     "moorage_operator_reconcile_duration_seconds",
     "Time of one reconcile.",
@@ -23,12 +30,16 @@ RECONCILE_DURATION = Histogram(
     buckets=(0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 RECONCILE_ERRORS = Counter("moorage_operator_reconcile_errors", "Reconciles that failed.", ["kind", "reason"])
-API_REQUESTS = Counter("moorage_operator_api_requests", "Requests to the API server.", ["verb", "resource", "code"])
-LEADER = Gauge("moorage_operator_leader", "1 while this process leads.")
+API_REQUESTS = Counter(
+    "moorage_operator_api_requests",
+    "Requests to the API server; at rest only those of the Lease. kopf's watches are not in it.",
+    ["verb", "resource", "code"],
+)
 WATCH_EVENTS = Counter("moorage_operator_watch_events", "Events seen on watches.", ["kind", "type"])
 WATCH_LAG = Gauge(
     "moorage_operator_watch_lag_seconds",
-    "Since when a watch owes us a change known from elsewhere; 0 when it is current.",
+    "Since when a watch owes a change known from elsewhere; 0 when all is current. The pod ends, to start anew, beyond "
+    "reconcile.watchLagLimitSeconds.",
 )
 WATCH_RESTARTS = Counter(
     "moorage_operator_watch_restarts",
@@ -37,15 +48,70 @@ WATCH_RESTARTS = Counter(
 )
 NEEDLESS_APPLIES = Counter(
     "moorage_operator_needless_applies",
-    "Applies that changed nothing: the API server stores the object otherwise than it was sent.",
+    "Applies that changed nothing: the API server stores the object otherwise than it was sent. Should stay 0.",
     ["kind"],
 )
 RESYNC_DURATION = Histogram("moorage_operator_resync_duration_seconds", "Time to list every kind again.")
 RESYNC_PRUNED = Counter("moorage_operator_resync_pruned", "Objects that had vanished without a watch event.", ["kind"])
-SCALING_DECISIONS = Counter("moorage_operator_scaling_decisions", "Decisions of the scaler.", ["direction"])
-SCALING_QUERIES = Counter("moorage_operator_scaling_queries", "Queries to Prometheus.", ["outcome"])
+SCALING_DECISIONS = Counter(
+    "moorage_operator_scaling_decisions", "Decisions of the scaler: up, down or hold.", ["direction"]
+)
+SCALING_QUERIES = Counter(
+    "moorage_operator_scaling_queries", "Queries to Prometheus: ok, or the reason of ScalingActive.", ["outcome"]
+)
 SCALING_TICK = Histogram("moorage_operator_scaling_tick_seconds", "Time of one round of the scaling loop.")
-EVENTS_POSTED = Counter("moorage_operator_events_posted", "Kubernetes Events written.", ["outcome"])
+EVENTS_POSTED = Counter(
+    "moorage_operator_events_posted", "Kubernetes Events: written, failed, or gone with what they were of.", ["outcome"]
+)
+
+
+class Conditions(Collector):
+    """What the conditions of all resources say together, counted when Prometheus asks.
+
+    One series for each kind, condition and status, never one for each resource: ten thousand of them cost no more
+    than two. Which one it is, `kubectl get mdep,tjob -A` says.
+    """
+
+    _labels = ("kind", "condition", "status")
+
+    def __init__(self) -> None:
+        self._resources: Callable[[], Iterable[dict[str, Any]]] = tuple
+
+    def read_from(self, resources: Callable[[], Iterable[dict[str, Any]]]) -> None:
+        """Only the pod that leads knows the resources; the others show no series."""
+        self._resources = resources
+
+    def describe(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+        return (
+            GaugeMetricFamily(
+                "moorage_operator_conditions", "Resources by what a condition says.", labels=self._labels
+            ),
+            GaugeMetricFamily(
+                "moorage_operator_condition_age_seconds",
+                "How long the condition has had this status on the resource where it has had it longest.",
+                labels=self._labels,
+            ),
+        )
+
+    def collect(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+        # By labels: how many, and since when the first. Times of one form and zone, so the text that sorts first is it.
+        found: dict[tuple[str, str, str], tuple[int, str]] = {}
+        for obj in self._resources():
+            kind = obj["kind"]
+            for condition in (obj.get("status") or {}).get("conditions") or ():
+                labels, since = (kind, condition["type"], condition["status"]), condition["lastTransitionTime"]
+                known = found.get(labels)
+                found[labels] = (1, since) if known is None else (known[0] + 1, min(known[1], since))
+        count, age = self.describe()
+        now = datetime.now(UTC)
+        for names, (number, since) in found.items():
+            count.add_metric(names, number)
+            age.add_metric(names, max(0.0, (now - datetime.fromisoformat(since)).total_seconds()))
+        return count, age
+
+
+CONDITIONS = Conditions()
+REGISTRY.register(CONDITIONS)
 
 
 def configure_logging(level: str, form: str) -> None:

@@ -11,7 +11,7 @@ from chart.variants import VARIANTS
 # The range of versions the chart is for: its kubeVersion and the newest schema at hand.
 KUBERNETES = ("1.30", "1.37")
 CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
-OF_OTHERS = {"ServiceMonitor"}
+OF_OTHERS = {"ServiceMonitor", "PrometheusRule"}
 
 
 @pytest.fixture(params=VARIANTS)

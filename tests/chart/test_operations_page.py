@@ -1,20 +1,30 @@
-"""docs/operations.md speaks of values, metrics and reasons that are there, and of all metrics."""
+"""docs/operations.md holds what code, alerts and benchmarks say, and speaks of no value or metric that is not there."""
 
+import json
 import re
+from pathlib import Path
 
+import pytest
 import yaml
-from prometheus_client import Counter
-from prometheus_client.metrics import MetricWrapperBase
 
 from chart.rendered import CHART, ROOT
-from moorage import telemetry
+from reference.sections import capacity, families, filled, name
 
 PAGE = (ROOT / "docs/operations.md").read_text()
 
 
-def test_every_metric_is_listed_and_no_other() -> None:
-    metrics = [value for value in vars(telemetry).values() if isinstance(value, MetricWrapperBase)]
-    names = {m.describe()[0].name + ("_total" if isinstance(m, Counter) else "") for m in metrics}
+def test_the_generated_parts_are_up_to_date() -> None:
+    assert filled(PAGE) == PAGE, "run `make docs`"
+
+
+def test_a_lost_marker_is_told() -> None:
+    with pytest.raises(ValueError, match="lacks the markers of metrics"):
+        filled(PAGE.replace("<!-- metrics", "<!-- matrix"))
+
+
+def test_every_metric_named_is_one() -> None:
+    names = {name(family) for family, _ in families()}
+    assert len(names) > 15
     assert set(re.findall(r"moorage_operator_\w+", PAGE)) == names
 
 
@@ -30,14 +40,17 @@ def test_every_value_named_is_there() -> None:
             found = found[part]
 
 
-def test_every_reason_named_is_one() -> None:
-    table = PAGE[PAGE.index("| reason |") : PAGE.index("## Metrics")]
-    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    reasons = {reason for cell in cells for reason in re.findall(r"`(\w+)`", cell)}
-    sources = [*(ROOT / "operator/moorage").rglob("*.py"), ROOT / "docs/contracts.md"]
-    text = "\n".join(path.read_text() for path in sources)
-    # Made of two parts in code: the kind's name and NotFound.
-    composed = {"SecretNotFound", "ConfigMapNotFound", "ClaimNotFound"}
-    # The Job controller's own word.
-    composed.add("DeadlineExceeded")
-    assert [r for r in sorted(reasons - composed) if not re.search(rf"[\"'`]{r}[\"'`]", text)] == []
+def test_capacity_says_what_was_missed_and_what_was_not_measured(tmp_path: Path) -> None:
+    rows = [
+        {"what": "time", "asked": "≤ 2.5", "measured": 2.1, "unit": "s", "ok": True},
+        {"what": "memory", "asked": "≤ 110", "measured": 1234.0, "unit": "MiB", "ok": False},
+        {"what": "all", "asked": "", "measured": None, "unit": "s", "ok": True},
+    ]
+    results = tmp_path / "operator.json"
+    assert "Not measured yet" in capacity(results)
+    results.write_text(json.dumps({"rows": rows}))
+    assert capacity(results).splitlines()[2:] == [
+        "| time | ≤ 2.5 | 2.1 s | yes |",
+        "| memory | ≤ 110 | 1,234 MiB | **no** |",
+        "| all | – | not measured | – |",
+    ]

@@ -22,7 +22,10 @@ VARIANTS: dict[str, Manifest] = {
     "no CRDs": {"crds": {"enabled": False}},
     "CRDs that go": {"crds": {"keep": False}},
     "monitored": {
-        "metrics": {"serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}},
+        "metrics": {
+            "serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}},
+            "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        },
         "prometheus": {"url": "https://prometheus.example:9090/base", "timeoutSeconds": 2.5},
         "podMonitors": {"mode": "Enabled", "labels": {"release": "prometheus"}},
     },

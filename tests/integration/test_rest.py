@@ -38,7 +38,7 @@ def test_nothing_is_written_at_rest_nor_after_a_restart(api: Cluster, fleet, ns:
     time.sleep(WINDOW)  # more than two resyncs
     assert audited_writes(api, ns, start) == []
     assert operator.writes() == written
-    assert operator.metric("moorage_operator_needless_applies_total") == 0, "something is stored otherwise than it is sent"
+    assert operator.metric("moorage_operator_needless_applies_total") == 0, "stored otherwise than it is sent"
 
     start = datetime.now(UTC)
     assert operator.stop() == 0

@@ -1,5 +1,6 @@
 -- Health of a TrainingJob for Argo CD, from its condition Succeeded: True is healthy (done), False is degraded (it will
--- not be tried again), Unknown or absent is on its way. What an older generation said does not count.
+-- not be tried again), Unknown or absent is on its way, unless Stalled says that only a change of somebody's can help.
+-- What an older generation said does not count.
 local health = { status = "Progressing", message = "Waiting for the operator" }
 
 if obj.metadata.deletionTimestamp ~= nil then
@@ -10,10 +11,12 @@ if obj.status == nil or obj.status.conditions == nil then
   return health
 end
 
-local succeeded = nil
+local succeeded, stalled = nil, nil
 for _, condition in ipairs(obj.status.conditions) do
   if condition.type == "Succeeded" then
     succeeded = condition
+  elseif condition.type == "Stalled" then
+    stalled = condition
   end
 end
 if succeeded == nil then
@@ -28,6 +31,7 @@ if stale(obj.status.observedGeneration) or stale(succeeded.observedGeneration) t
   health.message = "Waiting for the operator to see the latest change"
   return health
 end
+local stuck = stalled ~= nil and stalled.status == "True" and not stale(stalled.observedGeneration)
 
 health.message = succeeded.reason
 if succeeded.message ~= nil and succeeded.message ~= "" then
@@ -35,7 +39,7 @@ if succeeded.message ~= nil and succeeded.message ~= "" then
 end
 if succeeded.status == "True" then
   health.status = "Healthy"
-elseif succeeded.status == "False" then
+elseif succeeded.status == "False" or stuck then
   health.status = "Degraded"
 end
 return health

@@ -1,0 +1,1 @@
+"""Parts of docs/operations.md that are made from what they describe: metrics, alerts, capacity."""
