@@ -1,0 +1,83 @@
+"""Servers are asked once how they started, by whoever is ready; what does not answer is left alone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from moorage.kube.kinds import Key
+from moorage.reconcile.servers import Servers, metrics_url
+from moorage.status.cold_start import ServerTimes
+from unit.status.objects import pod
+
+KEY = Key("ModelDeployment", "ns", "d")
+METRICS = """# TYPE moorage_server_model_load_seconds gauge
+moorage_server_model_load_seconds{model="d",version="1"} 2.5
+# TYPE moorage_server_warm_up_seconds gauge
+moorage_server_warm_up_seconds{model="d",version="1"} 0.5
+"""
+
+
+class World:
+    def __init__(self) -> None:
+        self.text, self.status, self.asked = METRICS, 200, 0
+        self.changed: list[Key] = []
+
+    async def answer(self, _request: web.Request) -> web.Response:
+        self.asked += 1
+        return web.Response(text=self.text, status=self.status)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def servers(world: World) -> AsyncIterator[Servers]:
+    app = web.Application()
+    app.router.add_get("/metrics", world.answer)
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        yield Servers(session, world.changed.append, lambda _: str(server.make_url("/metrics")))
+
+
+def ready(name: str = "d-1") -> dict[str, Any]:
+    return pod(name, ready=True, podIP="10.0.0.1")
+
+
+async def rest(servers: Servers) -> None:
+    await asyncio.gather(*servers._tasks)
+
+
+async def test_a_ready_pod_is_asked_once(world: World, servers: Servers) -> None:
+    for _ in range(3):
+        servers.ask(KEY, [ready(), pod("d-2", podIP="10.0.0.2")])
+        await rest(servers)
+    assert servers.told(KEY) == {"d-1": ServerTimes(2.5, 0.5)}
+    assert (world.asked, world.changed) == (1, [KEY])
+
+
+@pytest.mark.parametrize(
+    ("status", "text"), [(404, METRICS), (200, "no metrics { at all"), (200, "other 1\n"), (200, "x" * 2_000_000)]
+)
+async def test_what_is_no_answer_changes_nothing(world: World, servers: Servers, status: int, text: str) -> None:
+    world.status, world.text = status, text
+    servers.ask(KEY, [ready()])
+    await rest(servers)
+    assert (dict(servers.told(KEY)), world.changed) == ({}, [])
+
+
+async def test_an_answer_that_comes_after_the_end_is_forgotten(world: World, servers: Servers) -> None:
+    servers.ask(KEY, [ready()])
+    servers.leave(KEY)
+    await rest(servers)
+    assert (dict(servers.told(KEY)), world.changed) == ({}, [])
+
+
+def test_addresses_of_both_families() -> None:
+    assert metrics_url(pod(podIP="10.0.0.1")) == "http://10.0.0.1:8082/metrics"
+    assert metrics_url(pod(podIP="fd00::1")) == "http://[fd00::1]:8082/metrics"
