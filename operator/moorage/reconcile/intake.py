@@ -12,7 +12,18 @@ from moorage import telemetry
 from moorage.desired.meta import MANAGED_BY
 from moorage.kube.client import Client
 from moorage.kube.errors import Expired
-from moorage.kube.kinds import GRANDCHILDREN, OWNERS, POD_MONITOR, Key, Kind, key_of
+from moorage.kube.kinds import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    GRANDCHILDREN,
+    OWNERS,
+    POD_DISRUPTION_BUDGET,
+    POD_MONITOR,
+    SERVICE,
+    Key,
+    Kind,
+    key_of,
+)
 from moorage.reconcile.queue import WorkQueue
 from moorage.reconcile.store import Store
 from moorage.reconcile.triggers import OWNER_KINDS, keys_for
@@ -21,10 +32,11 @@ SELECTOR = f"{MANAGED_BY}=moorage"
 """Of all that is watched but the resources themselves."""
 
 TOGETHER = 0.3
-"""Seconds for which news of pods is collected. A rollout moves each of them five times within moments, and the
-Deployment's own event, which ends it, is not kept waiting."""
+"""Seconds for which news of a rollout is collected: it moves each pod and its owners five times within moments."""
 
-_MANY = {kind.kind for kind in GRANDCHILDREN}
+_ROLLING = {kind.kind for kind in (*GRANDCHILDREN, DEPLOYMENT)}
+# Nobody asks for the status of these.
+_PLAIN = {kind.kind for kind in (SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET)}
 
 
 class Intake:
@@ -34,17 +46,19 @@ class Intake:
     def event(self, type_: str | None, obj: dict[str, Any]) -> None:
         """One event of a watch; no type is kopf's way to say that the object was in its list."""
         telemetry.WATCH_EVENTS.labels(obj["kind"], (type_ or "listed").lower()).inc()
-        before = self._before(obj)
+        key, kind = key_of(obj), obj["kind"]
+        before, wish = self._before(obj), self._store.wish(key)
         if type_ == "DELETED":
             self._store.remove(obj)
-            changed = self._store.wish(key_of(obj)) is None
+            changed = self._store.wish(key) is None
             keys = keys_for(self._store, before or obj, None)
         else:
             changed = self._store.put(obj)
             keys = keys_for(self._store, before, obj)
         self._store.watched(obj)
-        if changed:
-            self._enqueue(keys, later=obj["kind"] in _MANY)
+        moved = type_ == "DELETED" or self._store.wish(key) != wish
+        if changed and (moved or kind not in _PLAIN):
+            self._enqueue(keys, later=kind in _ROLLING and (not moved or kind != DEPLOYMENT.kind))
 
     def _before(self, obj: dict[str, Any]) -> dict[str, Any] | None:
         """As it was known; of children nobody asks."""

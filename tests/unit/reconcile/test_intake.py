@@ -82,6 +82,15 @@ async def test_news_of_pods_is_collected(world: World) -> None:
     assert len(world.queue) == 0
 
 
+async def test_of_a_budget_only_its_wish_counts_and_a_deployments_status_is_collected(world: World) -> None:
+    for kind in ("PodDisruptionBudget", "Deployment"):
+        world.store.put(child(1, kind))
+        world.intake.event("MODIFIED", child(2, kind) | {"status": {"replicas": 1}})
+    assert len(world.queue) == 0
+    world.intake.event("MODIFIED", child(3, "PodDisruptionBudget") | {"spec": {"maxUnavailable": 7}})
+    assert await world.queue.get() == KEY
+
+
 async def test_a_list_of_many_pages_prunes_what_is_on_none_of_them(world: World) -> None:
     for name in ("a", "b", "gone"):
         world.store.put(child(1, "Deployment", name))
