@@ -64,6 +64,9 @@ async def run(operator: OperatorProcess, churn: Churn, rate: float, seconds: flo
     changing = asyncio.create_task(churn.run(rate, seconds))
     while not changing.done():
         await asyncio.wait({changing}, timeout=EVERY)
+        if not operator.running:
+            changing.cancel()
+            raise AssertionError(f"the operator has ended\n{operator.tail(5)}")
         sample = await asyncio.to_thread(Sample.of, operator, time.monotonic() - start)
         course.samples.append(sample)
         tell(said(sample, churn.done.total()))

@@ -76,7 +76,12 @@ class Meter:
         self._tier, self._progress = tier, progress
         self.operator: OperatorProcess | None = None
         self.phases: list[Phase] = []
-        self.tell = progress.detail
+
+    def tell(self, text: str) -> None:
+        """What the phase is at. Nobody need wait for an operator that has ended."""
+        if self.operator is not None and not self.operator.running:
+            raise AssertionError(f"the operator has ended\n{self.operator.tail(5)}")
+        self._progress.detail(text)
 
     @asynccontextmanager
     async def phase(self, name: str, count: int) -> AsyncIterator[Phase]:
