@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .failures import DeviceLost
+from .failures import DeviceLost, first_line
 from .signature import Array, Signature
 
 
@@ -176,8 +176,7 @@ class Engine:
         except Exception as error:
             if len(batch) > 1:
                 return [result for job in batch for result in self._run([job])]
-            text = str(error).strip()
-            return [ModelFailed(f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}")]
+            return [ModelFailed(first_line(error))]
         ends = np.cumsum([job.rows for job in batch])
         return [[array[end - job.rows : end] for array in outputs] for job, end in zip(batch, ends, strict=True)]
 

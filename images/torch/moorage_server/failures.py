@@ -16,24 +16,29 @@ EXIT_CODES = {
     "UnsafeModel": DATA,
     "AccessDenied": NO_INPUT,
     "InvalidConfiguration": CONFIG,
+    "PortInUse": CONFIG,
     # The device was asked for and is not there: a restart on the same node changes nothing.
     "DeviceUnavailable": CONFIG,
-    # Out of memory and the unforeseen: worth another try.
+    # Worth another try.
+    "OutOfMemory": FAILED,
     "LoadFailed": FAILED,
+    "InternalError": FAILED,
 }
 
 
 class StartupError(Exception):
     """The server cannot serve; `reason` is one of `EXIT_CODES`, `message` says what to do instead."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, exit_code: int | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.exit_code = EXIT_CODES[reason] if exit_code is None else exit_code
 
-    @property
-    def exit_code(self) -> int:
-        return EXIT_CODES[self.reason]
+
+def first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 class DeviceLost(Exception):
