@@ -11,7 +11,7 @@ import uvloop
 from moorage_store import termination
 
 from . import lifecycle, logs
-from .failures import StartupError, first_line
+from .failures import StartupError
 from .settings import Settings
 
 
@@ -27,7 +27,7 @@ def main() -> int:
         failure = error
         log.debug("trace", exc_info=error)
     except Exception as error:  # ours to mend; the user still reads what it was
-        failure = StartupError("InternalError", first_line(error))
+        failure = StartupError("InternalError", termination.one_line(error))
         traceback.print_exc()
     termination.write(failure.reason, failure.message)
     log.error("cannot serve", reason=failure.reason, message=failure.message)

@@ -14,7 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
-from .failures import DeviceLost, first_line
+from moorage_store.termination import one_line
+
+from .failures import DeviceLost
 from .signature import Array, Signature
 
 
@@ -176,7 +178,7 @@ class Engine:
         except Exception as error:
             if len(batch) > 1:
                 return [result for job in batch for result in self._run([job])]
-            return [ModelFailed(first_line(error))]
+            return [ModelFailed(one_line(error))]
         ends = np.cumsum([job.rows for job in batch])
         return [[array[end - job.rows : end] for array in outputs] for job, end in zip(batch, ends, strict=True)]
 

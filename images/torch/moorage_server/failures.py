@@ -36,10 +36,5 @@ class StartupError(Exception):
         self.exit_code = EXIT_CODES[reason] if exit_code is None else exit_code
 
 
-def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
 class DeviceLost(Exception):
     """The device failed for good: nothing runs on it any more in this process."""

@@ -20,9 +20,10 @@ from moorage_store import model_check
 from moorage_store.digest import sha256_of
 from moorage_store.errors import StoreError
 from moorage_store.model_check import FILES
+from moorage_store.termination import one_line
 
 from . import description
-from .failures import FAILED, DeviceLost, StartupError, first_line
+from .failures import FAILED, DeviceLost, StartupError
 from .model import DTYPES, Model, leaves, out_of_memory
 from .settings import Settings
 from .signature import Dim, Signature, TensorSpec
@@ -52,17 +53,15 @@ def load(settings: Settings) -> Model:
         why = f"it holds a pickled object that only its own code could load; {model_check.HOW_TO_EXPORT}"
         raise StartupError("UnsafeModel", f"the model is refused: {why}") from error
     except (DeviceLost, torch.AcceleratorError) as error:
-        message = f"the device broke while the model was loaded: {first_line(error.__cause__ or error)}"
+        message = f"the device broke while the model was loaded: {one_line(error.__cause__ or error)}"
         raise StartupError("DeviceUnavailable", message, FAILED) from error
     except Exception as error:
         if out_of_memory(error):
-            message = (
-                f"{path} needs more memory than there is, or a smaller MOORAGE_MAX_BATCH_SIZE: {first_line(error)}"
-            )
+            message = f"{path} needs more memory than there is, or a smaller MOORAGE_MAX_BATCH_SIZE: {one_line(error)}"
             raise StartupError("OutOfMemory", message) from error
         if "PytorchStreamReader" in str(error):
-            raise StartupError("ModelCorrupt", f"{path} is damaged or cut short: {first_line(error)}") from error
-        raise StartupError("LoadFailed", f"cannot load {path}: {first_line(error)}") from error
+            raise StartupError("ModelCorrupt", f"{path} is damaged or cut short: {one_line(error)}") from error
+        raise StartupError("LoadFailed", f"cannot load {path}: {one_line(error)}") from error
     return model
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .failures import DeviceLost, StartupError, first_line
+from moorage_store.termination import one_line
+
+from .failures import DeviceLost, StartupError
 from .signature import ARRAYS, Array, Signature, TensorSpec
 
 DTYPES = {
@@ -46,7 +48,7 @@ class Model:
                 return [to_array(tensor) for tensor in self._pick(self.forward(tensors))]
         except torch.AcceleratorError as error:
             # CUDA remembers: after a failed kernel every later call of this process fails too.
-            raise DeviceLost(first_line(error)) from error
+            raise DeviceLost(one_line(error)) from error
 
     def _pick(self, result: Any) -> list[torch.Tensor]:
         given = dict(leaves(result))
@@ -75,7 +77,7 @@ class Model:
                 if isinstance(error, DeviceLost) or out_of_memory(error):
                     raise
                 shapes = [list(array.shape) for array in inputs]
-                message = f"the model fails on zeros of shape {shapes}: {first_line(error)}"
+                message = f"the model fails on zeros of shape {shapes}: {one_line(error)}"
                 if self._guesses():
                     return message
                 raise StartupError("LoadFailed", message) from error

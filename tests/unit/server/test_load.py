@@ -249,6 +249,12 @@ def test_a_file_cut_short(classifier: Path, tmp_path: Path, keep: float) -> None
     assert (error.reason, error.exit_code) == ("ModelCorrupt", 65), error.message
 
 
+def test_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "model.pt2").touch()
+    error = refusal(tmp_path)
+    assert (error.reason, error.exit_code, error.message) == ("ModelCorrupt", 65, "model.pt2 is empty")
+
+
 def test_a_flipped_bit(classifier: Path, tmp_path: Path) -> None:
     content = bytearray((classifier / "model.pt2").read_bytes())
     at = content.index(b'{"graph_module"') + 40
