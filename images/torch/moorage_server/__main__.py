@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from typing import Any
 
 import structlog
@@ -23,10 +24,14 @@ def main() -> int:
         log = structlog.get_logger()
         return uvloop.run(lifecycle.run(settings))
     except StartupError as error:
-        termination.write(error.reason, error.message)
-        log.error("cannot serve", reason=error.reason, message=error.message)
+        failure = error
         log.debug("trace", exc_info=error)
-        return error.exit_code
+    except Exception as error:  # ours to mend; the user still reads what it was
+        failure = StartupError("InternalError", termination.one_line(error))
+        traceback.print_exc()
+    termination.write(failure.reason, failure.message)
+    log.error("cannot serve", reason=failure.reason, message=failure.message)
+    return failure.exit_code
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Reads `moorage.yaml`, the optional description beside a model, and fits it to what the program itself says.
 
-The program knows shapes best; the file knows what tensors are called. What the two disagree on is an error of the
-model's, said at load time rather than with every request.
+The program knows best: tensors are told apart by its own names, in whatever order the file has them. Only outputs that
+have no names of their own (of a tuple) are called what the file calls them, by place. What the two disagree on is an
+error of the model's, said at load time rather than with every request. Triton's model (assets/triton_model.py of the
+operator) holds the same rules.
 """
 
 from dataclasses import dataclass, replace
@@ -37,16 +39,36 @@ def read(folder: Path) -> Description | None:
     return Description(content.get("format"), _tensors(content, "inputs"), _tensors(content, "outputs"))
 
 
-def fit(described: tuple[TensorSpec, ...], program: tuple[TensorSpec, ...], kind: str) -> tuple[TensorSpec, ...]:
-    """The program's tensors, in its order, under the names and with the narrower shapes of the description."""
+def fit_inputs(described: tuple[TensorSpec, ...], program: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """The program's inputs, in its order, with the narrower shapes of the description."""
     if not described:
         return program
+    order = places(described, [spec.name for spec in program])
+    return tuple(_narrow(described[i], theirs, "inputs") for i, theirs in zip(order, program, strict=True))
+
+
+def places(described: tuple[TensorSpec, ...], takes: list[str]) -> list[int]:
+    """Where each input that the program takes stands in the description."""
+    names = [spec.name for spec in described]
+    if sorted(names) != sorted(takes):
+        raise _other_names("inputs", names, takes)
+    return [names.index(name) for name in takes]
+
+
+def fit_outputs(
+    described: tuple[TensorSpec, ...], program: tuple[TensorSpec, ...], named: bool
+) -> tuple[TensorSpec, ...]:
+    """The outputs that are described. `named`: the program names them itself, in a dict; some may be left out."""
+    if not described:
+        return program
+    known = {spec.name: spec for spec in program}
+    if all(spec.name in known for spec in described):
+        return tuple(_narrow(spec, known[spec.name], "outputs") for spec in described)
+    if named:
+        raise _other_names("outputs", [spec.name for spec in described], list(known))
     if len(described) != len(program):
-        raise _mismatch(f"lists {len(described)} {kind}, the model has {len(program)}: {_listing(program)}")
-    by_name = {spec.name: spec for spec in described}
-    if by_name.keys() == {spec.name for spec in program}:
-        described = tuple(by_name[spec.name] for spec in program)
-    return tuple(_narrow(mine, theirs, kind) for mine, theirs in zip(described, program, strict=True))
+        raise _mismatch(f"lists {len(described)} outputs, the model has {len(program)}: {_listing(program)}")
+    return tuple(_narrow(mine, theirs, "outputs") for mine, theirs in zip(described, program, strict=True))
 
 
 def signature_of(description: Description) -> Signature:
@@ -89,6 +111,10 @@ def _tensor(entry: Any, where: str) -> TensorSpec:
         raise _mismatch(f"{where}.shape must be a list of positive sizes, -1 for a dynamic one")
     # Batch first: the leading -1 is the same dimension in every tensor. Others are nobody's business but their own.
     return TensorSpec(name, datatype, tuple(Dim(s, "batch" if s < 0 and i == 0 else "") for i, s in enumerate(shape)))
+
+
+def _other_names(kind: str, described: list[str], program: list[str]) -> StartupError:
+    return _mismatch(f"names the {kind} {described}, the program has {program}: write the program's names")
 
 
 def _listing(tensors: tuple[TensorSpec, ...]) -> str:

@@ -14,6 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
+from moorage_store.termination import one_line
+
 from .failures import DeviceLost
 from .signature import Array, Signature
 
@@ -176,8 +178,7 @@ class Engine:
         except Exception as error:
             if len(batch) > 1:
                 return [result for job in batch for result in self._run([job])]
-            text = str(error).strip()
-            return [ModelFailed(f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}")]
+            return [ModelFailed(one_line(error))]
         ends = np.cumsum([job.rows for job in batch])
         return [[array[end - job.rows : end] for array in outputs] for job, end in zip(batch, ends, strict=True)]
 

@@ -16,24 +16,24 @@ EXIT_CODES = {
     "UnsafeModel": DATA,
     "AccessDenied": NO_INPUT,
     "InvalidConfiguration": CONFIG,
+    "PortInUse": CONFIG,
     # The device was asked for and is not there: a restart on the same node changes nothing.
     "DeviceUnavailable": CONFIG,
-    # Out of memory and the unforeseen: worth another try.
+    # Worth another try.
+    "OutOfMemory": FAILED,
     "LoadFailed": FAILED,
+    "InternalError": FAILED,
 }
 
 
 class StartupError(Exception):
     """The server cannot serve; `reason` is one of `EXIT_CODES`, `message` says what to do instead."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, exit_code: int | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
-
-    @property
-    def exit_code(self) -> int:
-        return EXIT_CODES[self.reason]
+        self.exit_code = EXIT_CODES[reason] if exit_code is None else exit_code
 
 
 class DeviceLost(Exception):

@@ -15,6 +15,8 @@ import structlog
 from aiohttp import web
 
 from . import __version__, protocol
+from .bodies import Bodies, NoRoom, TooLarge, TooSlow
+from .connection import Connection
 from .engine import Engine, ModelFailed, QueueFull, Stopped
 from .logs import AccessLog
 from .metrics import Metrics
@@ -46,9 +48,10 @@ class Edge:
         self._metrics = metrics
         self._log: Any = structlog.get_logger()
         self._access = AccessLog(settings.log_level)
+        self._bodies = Bodies(settings.max_body_bytes, settings.max_total_body_bytes, settings.body_timeout_seconds)
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=self._settings.max_body_bytes, middlewares=[self._around])
+        app = web.Application(middlewares=[self._around])
         app.router.add_get("/v2/health/live", self._live)
         app.router.add_get("/v2/health/ready", self._ready)
         app.router.add_get("/v2", self._server)
@@ -83,19 +86,16 @@ class Edge:
     async def _infer(self, request: web.Request) -> web.Response:
         self._check_name(request)
         serving = self._loaded()
-        length = request.content_length
-        if length is not None and length > self._settings.max_body_bytes:
-            raise web.HTTPRequestEntityTooLarge(self._settings.max_body_bytes, length)
         if serving.engine.full:  # before the work of parsing what would be turned away
             raise QueueFull
-        body = await request.read()
-        if "Inference-Header-Content-Length" in request.headers:
-            raise protocol.BadRequest("binary tensor data is not supported by this server; send JSON data")
-        asked = protocol.parse_request(body, serving.signature)
-        request["rows"] = asked.rows
-        outputs = await serving.engine.infer(asked.inputs, asked.rows)
-        name, version = self._settings.model_name, self._settings.model_version
-        return _answer(protocol.answer(name, version, asked, outputs, serving.signature))
+        async with self._bodies.read(request) as body:
+            if "Inference-Header-Content-Length" in request.headers:
+                raise protocol.BadRequest("binary tensor data is not supported by this server; send JSON data")
+            asked = protocol.parse_request(body, serving.signature)
+            request["rows"] = asked.rows
+            outputs = await serving.engine.infer(asked.inputs, asked.rows)
+            name, version = self._settings.model_name, self._settings.model_version
+            return _answer(protocol.answer(name, version, asked, outputs, serving.signature))
 
     def _check_name(self, request: web.Request) -> None:
         name, version = self._settings.model_name, self._settings.model_version
@@ -115,6 +115,8 @@ class Edge:
     ) -> web.StreamResponse:
         """What every request gets: its errors as JSON, its line in the log, and its count if it is an inference."""
         start = time.perf_counter()
+        if isinstance(connection := request.protocol, Connection):
+            connection.head_came(request)
         if not request.path.endswith("/infer"):
             response = await self._errors_as_json(request, handler)
             self._finish(request, response, start, probe=request.path.startswith("/v2/health/"))
@@ -151,10 +153,15 @@ class Edge:
             return _error(503, "the server is going away; ask another replica", {"Retry-After": "1"})
         except ModelFailed as error:
             return _error(500, f"the model failed on this request: {error}")
-        except web.HTTPRequestEntityTooLarge:
-            message = f"the body is larger than {self._settings.max_body_bytes} bytes"
-            # The rest of the body is not read, so the connection is of no more use.
-            return _closing(_error(413, message))
+        # Of these the rest of the body is not read, so the connection is of no more use.
+        except TooLarge:
+            return _closing(_error(413, f"the body is larger than {self._settings.max_body_bytes} bytes"))
+        except TooSlow:
+            seconds = self._settings.body_timeout_seconds
+            return _closing(_error(408, f"the body did not come within {seconds} seconds"))
+        except NoRoom:
+            message = f"requests hold {self._bodies.total} bytes already; try again later"
+            return _closing(_error(429, message, {"Retry-After": "1"}))
         except web.HTTPMethodNotAllowed as error:
             allowed = ", ".join(sorted(error.allowed_methods))
             return _error(405, f"{request.method} is not allowed here; use {allowed}", {"Allow": allowed})

@@ -7,6 +7,7 @@ is in flight and exit 0. A second SIGTERM ends it at once.
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -19,8 +20,9 @@ from aiohttp import web
 
 from moorage_store import termination
 
+from .connection import Connection
 from .engine import Engine, Runnable
-from .failures import FAILED, StartupError
+from .failures import FAILED, DeviceLost, StartupError
 from .http import Edge, Serving, metrics_application
 from .metrics import Metrics
 from .settings import Settings
@@ -37,11 +39,11 @@ async def run(settings: Settings) -> int:
     metrics = Metrics(settings.model_name, settings.model_version)
     edge = Edge(settings, metrics)
     # A client that goes away cancels its request, so the queue holds nothing that nobody waits for.
-    runner = web.AppRunner(edge.application(), access_log=None, handler_cancellation=True, shutdown_timeout=1)
-    metrics_runner = web.AppRunner(metrics_application(metrics), access_log=None, shutdown_timeout=1)
-    site = await _listen(runner, settings.http_port)
-    metrics_site = await _listen(metrics_runner, settings.metrics_port)
-    log.info("listening", http=_port(site), metrics=_port(metrics_site), model=settings.model_name)
+    runner = web.AppRunner(edge.application(), handler_cancellation=True, shutdown_timeout=1)
+    metrics_runner = web.AppRunner(metrics_application(metrics), shutdown_timeout=1)
+    door = await _listen(runner, settings.http_port, settings)
+    metrics_door = await _listen(metrics_runner, settings.metrics_port, settings)
+    log.info("listening", http=_port(door), metrics=_port(metrics_door), model=settings.model_name)
 
     thread = ThreadPoolExecutor(1, thread_name_prefix="model")
     start = time.perf_counter()
@@ -51,9 +53,9 @@ async def run(settings: Settings) -> int:
     if not loading.done():
         log.info("stopped while loading")
         return 0
-    model, device = loading.result()
-    seconds = time.perf_counter() - start
-    metrics.loaded(seconds, settings.model_format, settings.model_sha256, device)
+    model, device, warm_up_seconds = loading.result()
+    load_seconds = time.perf_counter() - start - warm_up_seconds
+    metrics.loaded(load_seconds, warm_up_seconds, settings.model_format, settings.model_sha256, device)
 
     engine = Engine(
         model,
@@ -66,7 +68,8 @@ async def run(settings: Settings) -> int:
     metrics.queue_size = lambda: engine.queue_size
     edge.serving = Serving(model.signature, engine)
     signature = {kind: [str(t) for t in getattr(model.signature, kind)] for kind in ("inputs", "outputs")}
-    log.info("ready", seconds=round(seconds, 3), device=device, batches=model.signature.batch is not None, **signature)
+    seconds = {"load_seconds": round(load_seconds, 3), "warm_up_seconds": round(warm_up_seconds, 3)}
+    log.info("ready", **seconds, device=device, batches=model.signature.batch is not None, **signature)
 
     serving = asyncio.create_task(engine.serve())
     await _first(serving, stop)
@@ -74,17 +77,18 @@ async def run(settings: Settings) -> int:
         edge.draining = True
         engine.stop()
         await _until_none(metrics, 1.0)
-        message = f"the model cannot run any more: {serving.exception()}"
-        termination.write("DeviceUnavailable", message)
-        log.error("model lost", message=message)
-        return FAILED
-    await _drain(settings, edge, site, runner, metrics, engine)
+        error = serving.exception()
+        assert error is not None  # serving does not end otherwise
+        if not isinstance(error, DeviceLost):
+            raise error
+        raise StartupError("DeviceUnavailable", f"the model cannot run any more: {error}", FAILED) from error
+    await _drain(settings, edge, door, runner, metrics, engine)
     await metrics_runner.cleanup()
     return 0
 
 
 async def _drain(
-    settings: Settings, edge: Edge, site: web.TCPSite, runner: web.AppRunner, metrics: Metrics, engine: Engine
+    settings: Settings, edge: Edge, door: asyncio.Server, runner: web.AppRunner, metrics: Metrics, engine: Engine
 ) -> None:
     log: Any = structlog.get_logger()
     edge.draining = True
@@ -98,7 +102,7 @@ async def _drain(
         if not metrics.in_flight.now and time.monotonic() - max(begun, edge.last_request) >= quiet:
             break
         await asyncio.sleep(0.05)
-    await site.stop()
+    door.close()
     await asyncio.sleep(0)
     if runner.server:
         runner.server.pre_shutdown()  # idle connections now, busy ones after their answer
@@ -115,12 +119,12 @@ async def _until_none(metrics: Metrics, seconds: float) -> None:
         await asyncio.wait_for(metrics.in_flight.none.wait(), max(0.0, seconds))
 
 
-def _load(settings: Settings) -> tuple[Runnable, str]:
+def _load(settings: Settings) -> tuple[Runnable, str, float]:
     # Here and not above: torch takes a second or two to import, and probes are answered meanwhile.
     from .load import load
 
     model = load(settings)
-    return model, model.device
+    return model, model.device, model.warm_up_seconds
 
 
 async def _first(*futures: asyncio.Future[Any]) -> None:
@@ -140,19 +144,21 @@ def _signals() -> asyncio.Event:
     return asked
 
 
-async def _listen(runner: web.AppRunner, port: int) -> web.TCPSite:
+async def _listen(runner: web.AppRunner, port: int, settings: Settings) -> asyncio.Server:
     await runner.setup()
-    site = web.TCPSite(runner, port=port, backlog=1024)
+    server = runner.server
+    assert server is not None
+
+    def connection() -> Connection:
+        return Connection(server, settings.header_timeout_seconds, keepalive_timeout=settings.idle_timeout_seconds)
+
     try:
-        await site.start()
+        return await asyncio.get_running_loop().create_server(connection, port=port, backlog=1024)
     except OSError as error:
-        raise StartupError(
-            "InvalidConfiguration", f"cannot listen on port {port}: {error.strerror or error}"
-        ) from error
-    return site
+        reason = "PortInUse" if error.errno == errno.EADDRINUSE else "InvalidConfiguration"
+        raise StartupError(reason, f"cannot listen on port {port}: {error.strerror or error}") from error
 
 
-def _port(site: web.TCPSite) -> int:
+def _port(door: asyncio.Server) -> int:
     """Its port; asked for port 0, IPv4 and IPv6 have one each, and IPv4's is told."""
-    sockets = sorted(getattr(site._server, "sockets", ()), key=lambda one: one.family != socket.AF_INET)
-    return int(sockets[0].getsockname()[1]) if sockets else 0
+    return int(min(door.sockets, key=lambda one: one.family != socket.AF_INET).getsockname()[1])

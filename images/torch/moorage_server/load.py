@@ -8,9 +8,11 @@ import math
 import os
 import pickle
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 from torch.utils import _pytree as pytree
 
@@ -18,10 +20,11 @@ from moorage_store import model_check
 from moorage_store.digest import sha256_of
 from moorage_store.errors import StoreError
 from moorage_store.model_check import FILES
+from moorage_store.termination import one_line
 
 from . import description
-from .failures import StartupError
-from .model import DTYPES, Model, first_line, leaves
+from .failures import FAILED, DeviceLost, StartupError
+from .model import DTYPES, Model, leaves, out_of_memory
 from .settings import Settings
 from .signature import Dim, Signature, TensorSpec
 from .threads import cpus
@@ -38,7 +41,8 @@ def load(settings: Settings) -> Model:
     try:
         model = _load(settings, path, _device(settings.device))
         limit = model.signature.batch.high if model.signature.batch else 1
-        model.warm_up([1, *({int(min(settings.max_batch_size, limit))} - {1})])
+        if doubt := model.warm_up([1, *({int(min(settings.max_batch_size, limit))} - {1})]):
+            structlog.get_logger().warning("not warmed up: the sizes of its inputs are free", message=doubt)
     except StartupError:
         raise
     except StoreError as error:
@@ -48,10 +52,16 @@ def load(settings: Settings) -> Model:
     except pickle.UnpicklingError as error:
         why = f"it holds a pickled object that only its own code could load; {model_check.HOW_TO_EXPORT}"
         raise StartupError("UnsafeModel", f"the model is refused: {why}") from error
+    except (DeviceLost, torch.AcceleratorError) as error:
+        message = f"the device broke while the model was loaded: {one_line(error.__cause__ or error)}"
+        raise StartupError("DeviceUnavailable", message, FAILED) from error
     except Exception as error:
+        if out_of_memory(error):
+            message = f"{path} needs more memory than there is, or a smaller MOORAGE_MAX_BATCH_SIZE: {one_line(error)}"
+            raise StartupError("OutOfMemory", message) from error
         if "PytorchStreamReader" in str(error):
-            raise StartupError("ModelCorrupt", f"{path} is damaged or cut short: {first_line(error)}") from error
-        raise StartupError("LoadFailed", f"cannot load {path}: {first_line(error)}") from error
+            raise StartupError("ModelCorrupt", f"{path} is damaged or cut short: {one_line(error)}") from error
+        raise StartupError("LoadFailed", f"cannot load {path}: {one_line(error)}") from error
     return model
 
 
@@ -95,9 +105,10 @@ def _load_export(file: Path, described: description.Description | None, device: 
         program = move_to_device_pass(program, device)
     signature = _signature(program)
     if described:
+        named = program.call_spec.out_spec.type in (dict, OrderedDict)
         signature = Signature(
-            description.fit(described.inputs, signature.inputs, "inputs"),
-            description.fit(described.outputs, signature.outputs, "outputs"),
+            description.fit_inputs(described.inputs, signature.inputs),
+            description.fit_outputs(described.outputs, signature.outputs, named),
         )
     # Guards are Python source out of the file. Names, datatypes and shapes are checked with every request instead,
     # and at a third of what torch's own check of them costs per call.
@@ -152,16 +163,10 @@ def _load_script(file: Path, described: description.Description | None, device: 
     model_check.check_script(file)
     module = torch.jit.load(str(file), map_location=device).eval()  # type: ignore[no-untyped-call]
     model_check.check_loaded_script(module)
-    schema = module.forward.schema
-    takes = [argument.name for argument in schema.arguments[1:]]
-    names = [spec.name for spec in signature.inputs]
-    if len(takes) != len(names):
-        message = f"{description.FILE} lists inputs {names}, the program takes {takes}"
-        raise StartupError("FormatMismatch", message)
-    # By name where the names are the program's own, else by order.
-    order = [names.index(name) for name in takes] if set(takes) == set(names) else range(len(takes))
+    takes = [argument.name for argument in module.forward.schema.arguments[1:]]
+    order = description.places(signature.inputs, takes)
 
     def forward(tensors: list[torch.Tensor]) -> Any:
         return module(*(tensors[i] for i in order))
 
-    return Model(signature, device, forward, by_name="Dict" in str(schema.returns[0].type))
+    return Model(signature, device, forward)

@@ -4,6 +4,7 @@ No line ever holds a payload. At `debug` every request is a line; else a sample 
 before it.
 """
 
+import json
 import logging
 import sys
 import time
@@ -35,9 +36,7 @@ def configure(level: str) -> None:
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(
-                    serializer=lambda event, **_: orjson.dumps(event, default=str).decode()
-                ),
+                structlog.processors.JSONRenderer(serializer=lambda event, **_: _dumps(event).decode()),
             ],
         )
     )
@@ -92,4 +91,7 @@ def _drop_trace(_logger: Any, _name: str, event: structlog.typing.EventDict) -> 
 
 
 def _dumps(event: Any, **_: Any) -> bytes:
-    return orjson.dumps(event, default=str)
+    try:
+        return orjson.dumps(event, default=str)
+    except orjson.JSONEncodeError:  # names of files and paths of requests can be bytes that are no text
+        return json.dumps(event, default=str).encode()

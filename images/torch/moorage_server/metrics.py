@@ -84,7 +84,10 @@ class Metrics:
             "moorage_server_batch_size", "Rows that went through the model together.", buckets=_ROWS, registry=registry
         )
         self.load_seconds = Gauge(
-            "moorage_server_model_load_seconds", "Time to check, load and warm up the model.", registry=registry
+            "moorage_server_model_load_seconds", "Time to check and load the model.", registry=registry
+        )
+        self.warm_up_seconds = Gauge(
+            "moorage_server_warm_up_seconds", "Time of the model's first runs, before it is ready.", registry=registry
         )
         self._info = Gauge(
             "moorage_server_model_info",
@@ -102,8 +105,9 @@ class Metrics:
         counter.inc()
         self._duration.observe(seconds)
 
-    def loaded(self, seconds: float, format: str, sha256: str, device: str) -> None:
-        self.load_seconds.set(seconds)
+    def loaded(self, load_seconds: float, warm_up_seconds: float, format: str, sha256: str, device: str) -> None:
+        self.load_seconds.set(load_seconds)
+        self.warm_up_seconds.set(warm_up_seconds)
         self._info.labels(**self._labels, format=format, sha256=sha256, device=device).set(1)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:

@@ -4,12 +4,15 @@ Knows torch and nothing of requests: batches are the engine's, JSON the protocol
 `load`'s.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+
+from moorage_store.termination import one_line
 
 from .failures import DeviceLost, StartupError
 from .signature import ARRAYS, Array, Signature, TensorSpec
@@ -21,15 +24,18 @@ DTYPES = {
 }  # fmt: skip
 
 
+class OtherOutputs(ValueError):
+    """What the program gives is not what its description says."""
+
+
 @dataclass
 class Model:
     signature: Signature
     device: str
     forward: Callable[[list[torch.Tensor]], Any]
-    # Whether outputs are told apart by the program's own names (a dict) or by their order.
-    by_name: bool = False
     # Sizes each input was exported with: the best guess for dimensions that are free.
     examples: dict[str, list[int]] = field(default_factory=dict)
+    warm_up_seconds: float = 0.0
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """The outputs in the order of the signature. BF16, which numpy lacks, comes as float32."""
@@ -39,33 +45,46 @@ class Model:
                     torch.from_numpy(array).to(self.device, DTYPES[spec.datatype])
                     for array, spec in zip(inputs, self.signature.inputs, strict=True)
                 ]
-                return [to_array(tensor) for tensor in self._pick(dict(leaves(self.forward(tensors))))]
+                return [to_array(tensor) for tensor in self._pick(self.forward(tensors))]
         except torch.AcceleratorError as error:
             # CUDA remembers: after a failed kernel every later call of this process fails too.
-            raise DeviceLost(first_line(error)) from error
+            raise DeviceLost(one_line(error)) from error
 
-    def _pick(self, given: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    def _pick(self, result: Any) -> list[torch.Tensor]:
+        given = dict(leaves(result))
         names = [spec.name for spec in self.signature.outputs]
-        if self.by_name and given.keys() >= set(names):
+        if given.keys() >= set(names):
             return [given[name] for name in names]
-        if self.by_name or len(given) != len(names):
-            raise ValueError(f"the model gives outputs {list(given)}, its description says {names}")
+        # A dictionary says which is which; what has no names of its own comes in order.
+        if isinstance(result, dict) or len(given) != len(names):
+            raise OtherOutputs(f"moorage.yaml names the outputs {names}, the program has {list(given)}")
         return list(given.values())
 
-    def warm_up(self, rows: Sequence[int]) -> None:
-        """Runs zeros of each batch size, so that no request pays for first times, and checks what comes out."""
+    def warm_up(self, rows: Sequence[int]) -> str:
+        """Runs zeros of each batch size, so that no request pays for first times, and checks what comes out.
+
+        Returns the words of a failure that may be the fault of sizes which had to be guessed; else none.
+        """
+        start = time.perf_counter()
         for count in rows if self.signature.batch else rows[:1]:
             inputs = [np.zeros(self._sizes(spec, count), ARRAYS[spec.datatype]) for spec in self.signature.inputs]
             try:
                 outputs = self.run(inputs)
+            except OtherOutputs as error:
+                raise StartupError("FormatMismatch", str(error)) from error
             except Exception as error:
-                if self._guesses():
-                    return  # the failure may be the guess's, not the model's
+                # No guess breaks a device or is too large for it.
+                if isinstance(error, DeviceLost) or out_of_memory(error):
+                    raise
                 shapes = [list(array.shape) for array in inputs]
-                message = f"the model fails on zeros of shape {shapes}: {first_line(error)}"
+                message = f"the model fails on zeros of shape {shapes}: {one_line(error)}"
+                if self._guesses():
+                    return message
                 raise StartupError("LoadFailed", message) from error
             for spec, array in zip(self.signature.outputs, outputs, strict=True):
                 _check_output(spec, array)
+        self.warm_up_seconds = time.perf_counter() - start
+        return ""
 
     def _sizes(self, spec: TensorSpec, rows: int) -> list[int]:
         sizes = self.examples.get(spec.name) or [dim.low if dim.dynamic else dim.size for dim in spec.dims]
@@ -99,9 +118,9 @@ def to_array(tensor: torch.Tensor) -> Array:
     return array
 
 
-def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def out_of_memory(error: BaseException) -> bool:
+    """The processor's allocator has no exception of its own."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator: " in str(error)
 
 
 def _check_output(spec: TensorSpec, array: Array) -> None:

@@ -27,7 +27,7 @@ class InferRequest:
     rows: int
 
 
-def parse_request(body: bytes, signature: Signature) -> InferRequest:
+def parse_request(body: bytes | bytearray, signature: Signature) -> InferRequest:
     try:
         request = orjson.loads(body)
     except orjson.JSONDecodeError as error:

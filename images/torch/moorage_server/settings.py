@@ -27,6 +27,14 @@ class Settings:
     max_queue_delay_microseconds: int = 0
     max_queue_size: int = 1024
     max_body_bytes: int = 64 * 1024 * 1024
+    # Of all requests that are read or wait; by default four bodies of the largest size, as memory is what they cost.
+    max_total_body_bytes: int = 256 * 1024 * 1024
+    # A head is a few hundred bytes: who takes longer is broken or means harm.
+    header_timeout_seconds: int = 10
+    # Time for the largest body (64 MiB) at 9 Mbit/s.
+    body_timeout_seconds: int = 60
+    # Longer than clients and proxies keep a connection (60 to 90 s): they close it, and no request meets its end.
+    idle_timeout_seconds: int = 120
     drain_timeout_seconds: int = 30
     http_port: int = 8080
     metrics_port: int = 8082
@@ -36,6 +44,7 @@ class Settings:
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
         # Kubernetes gives an unset optional value as an empty string as often as not at all.
         given = _Environment({name: value.strip() for name, value in env.items() if value.strip()})
+        max_body_bytes = given.integer("MOORAGE_MAX_BODY_BYTES", cls.max_body_bytes, 1024, 1 << 40)
         return cls(
             model_path=Path(given.text("MOORAGE_MODEL_PATH")),
             model_name=given.text("MOORAGE_MODEL_NAME"),
@@ -48,7 +57,17 @@ class Settings:
                 "MOORAGE_MAX_QUEUE_DELAY_MICROSECONDS", cls.max_queue_delay_microseconds, 0, 10_000_000
             ),
             max_queue_size=given.integer("MOORAGE_MAX_QUEUE_SIZE", cls.max_queue_size, 1, 1 << 20),
-            max_body_bytes=given.integer("MOORAGE_MAX_BODY_BYTES", cls.max_body_bytes, 1024, 1 << 40),
+            max_body_bytes=max_body_bytes,
+            # Room for one at least, however large one may be.
+            max_total_body_bytes=given.integer(
+                "MOORAGE_MAX_TOTAL_BODY_BYTES",
+                max(cls.max_total_body_bytes, max_body_bytes),
+                max_body_bytes,
+                1 << 40,
+            ),
+            header_timeout_seconds=given.integer("MOORAGE_HEADER_TIMEOUT_SECONDS", cls.header_timeout_seconds, 1, 3600),
+            body_timeout_seconds=given.integer("MOORAGE_BODY_TIMEOUT_SECONDS", cls.body_timeout_seconds, 1, 86400),
+            idle_timeout_seconds=given.integer("MOORAGE_IDLE_TIMEOUT_SECONDS", cls.idle_timeout_seconds, 1, 86400),
             drain_timeout_seconds=given.integer("MOORAGE_DRAIN_TIMEOUT_SECONDS", cls.drain_timeout_seconds, 0, 86400),
             http_port=given.integer("MOORAGE_HTTP_PORT", cls.http_port, 0, 65535),
             metrics_port=given.integer("MOORAGE_METRICS_PORT", cls.metrics_port, 0, 65535),

@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from moorage_store import fetch, termination, triton_repository
 from moorage_store.errors import StoreError
@@ -18,9 +20,11 @@ from moorage_store.errors import StoreError
 def main(arguments: list[str]) -> None:
     options = _parser().parse_args(arguments)
     _end_on_sigterm()
+    start = time.monotonic()
     try:
         if options.command == "fetch":
-            fetch.fetch(options.uri, options.dest, options.sha256, options.allow_existing)
+            copied = fetch.fetch(options.uri, options.dest, options.sha256, options.allow_existing)
+            termination.write("Fetched", bytes=copied, seconds=round(time.monotonic() - start, 3))
         elif options.command == "verify":
             fetch.verify(options.path, options.sha256)
         else:
@@ -36,11 +40,16 @@ def main(arguments: list[str]) -> None:
         termination.fail(1, "FetchFailed", f"{options.command}: {error}")
     except Exception as error:  # ours to mend; the user still reads what it was
         traceback.print_exc()
-        termination.fail(1, "FetchFailed", f"{options.command}: {type(error).__name__}: {error}")
+        termination.fail(1, "InternalError", f"{options.command}: {termination.one_line(error)}")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        termination.fail(termination.USAGE, "InvalidConfiguration", f"{self.prog}: {message}; {self.format_usage()}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m moorage_store", description=__doc__, exit_on_error=True)
+    parser = _Parser(prog="python -m moorage_store", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     one = commands.add_parser("fetch", help="copy a URI to DEST: a file, or a folder from an archive or S3 prefix")

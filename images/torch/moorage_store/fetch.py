@@ -18,7 +18,8 @@ from moorage_store.progress import Progress
 from moorage_store.remote import Remote, Version
 
 
-def fetch(uri_text: str, dest: Path, sha256: str = "", allow_existing: bool = False) -> None:
+def fetch(uri_text: str, dest: Path, sha256: str = "", allow_existing: bool = False) -> int:
+    """The bytes that were copied: none where DEST is there already."""
     uri = uris.parse(uri_text)
     if uri.is_mounted:
         raise Misconfigured(f"{uri} is mounted into the pod, not fetched: use it where it is mounted")
@@ -27,14 +28,14 @@ def fetch(uri_text: str, dest: Path, sha256: str = "", allow_existing: bool = Fa
             raise Misconfigured(f"{dest} exists already: remove it, or allow it with --allow-existing")
         if not sha256 or sha256_of(dest) == sha256.lower():
             print(f"{dest} is there already", flush=True)
-            return
+            return 0
         print(f"{dest} has other content than asked for and is fetched anew", flush=True)
         remove(dest)
     part, journal = _beside(dest, ".part"), _beside(dest, ".part.json")
     unpacked = _beside(dest, ".unpacked")
     with _disk_errors(dest):
         dest.parent.mkdir(parents=True, exist_ok=True)
-        _transfer(Remote(uri), part, Journal(journal, uri.text))
+        copied = _transfer(Remote(uri), part, Journal(journal, uri.text))
         result = part
         if uri.is_archive and part.is_file():
             remove(unpacked)
@@ -49,6 +50,7 @@ def fetch(uri_text: str, dest: Path, sha256: str = "", allow_existing: bool = Fa
         result.rename(dest)
         remove(part)
         remove(journal)
+    return copied
 
 
 def verify(path: Path, sha256: str, what: str = "") -> None:
@@ -67,7 +69,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _transfer(remote: Remote, part: Path, journal: Journal) -> None:
+def _transfer(remote: Remote, part: Path, journal: Journal) -> int:
     progress = Progress(f"fetching {remote.uri}")
     objects = _objects(remote)
     if part.exists() and part.is_dir() != (objects is not None):
@@ -83,6 +85,7 @@ def _transfer(remote: Remote, part: Path, journal: Journal) -> None:
         for name, file in files.items():
             download(remote, name, file, journal, progress)
     progress.finish()
+    return progress.copied
 
 
 def _objects(remote: Remote) -> dict[str, Version] | None:

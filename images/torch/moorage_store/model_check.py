@@ -116,6 +116,8 @@ def kind_of(file: Path) -> str:
     """`TorchExport`, `TorchScript`, `pickle` or `unknown`: what the file is, whatever its name says."""
     with file.open("rb") as opened:
         start = opened.read(2)
+    if not start:
+        raise Corrupt(f"{file.name} is empty")
     if start[:1] == b"\x80":
         return "pickle"
     if start != b"PK":

@@ -23,6 +23,11 @@ class Progress:
             self._last = now
             self._print(f"{_megabytes(self._rate(now))}/s")
 
+    @property
+    def copied(self) -> int:
+        """Bytes of this try."""
+        return self.done - self._before if self.total is not None else 0
+
     def restart(self, size: int) -> None:
         """Takes back what was counted and turned out to be of no use."""
         self.done -= size
@@ -34,7 +39,7 @@ class Progress:
         print(f"{self.what}: {_megabytes(self.done)} in {seconds:.1f} s, {_megabytes(self._rate(now))}/s", flush=True)
 
     def _rate(self, now: float) -> float:
-        return (self.done - self._before) / max(now - self._start, 1e-3)
+        return self.copied / max(now - self._start, 1e-3)
 
     def _print(self, words: str) -> None:
         percent = 100 * self.done // (self.total or 1)

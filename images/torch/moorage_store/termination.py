@@ -22,12 +22,18 @@ def write(reason: str, message: str = "", **extra: Any) -> None:
     path = Path(os.environ.get("MOORAGE_TERMINATION_LOG") or "/dev/termination-log")
     if not path.exists() and "MOORAGE_TERMINATION_LOG" not in os.environ:
         return
-    body: dict[str, Any] = {"reason": reason, "message": message, **extra}
+    body: dict[str, Any] = {"reason": _cut(reason, 100), **({"message": message} if message else {}), **extra}
     body["time"] = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     try:
         path.write_bytes(_encode(body))
     except OSError as error:
         print(f"cannot write the termination message {path}: {error}", file=sys.stderr)
+
+
+def one_line(error: BaseException) -> str:
+    """The error's kind and the first line of its words."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def fail(code: int, reason: str, message: str, **extra: Any) -> NoReturn:
@@ -44,10 +50,11 @@ def _encode(body: Mapping[str, Any]) -> bytes:
     while len(data := _dump(short)) > MAX_BYTES:
         if short.get("lastLines"):
             short["lastLines"] = short["lastLines"][1:]
-        elif len(short["message"]) > 200:
+        elif len(short.get("message", "")) > 200:
             short["message"] = _cut(short["message"], len(short["message"]) * 9 // 10)
-        else:  # what is left are extras: better none of them than half of them
-            return _dump({key: short[key] for key in ("reason", "message", "time")})
+        else:  # better without an extra than with half of it: the largest goes first
+            extras = [key for key in short if key not in ("reason", "message", "time")]
+            del short[max(extras, key=lambda key: len(json.dumps(short[key])))]
     return data
 
 

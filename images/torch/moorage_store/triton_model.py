@@ -1,8 +1,10 @@
 """Serves an exported torch model on Triton's python backend, which gets a copy of this file as model.py.
 
 MOORAGE_MODEL_PATH is the model (a folder, or its one file) and MOORAGE_MODEL_FORMAT says how it was exported. Inputs
-and outputs come from moorage.yaml beside the model, else from the exported program. Needs torch in Triton's Python,
-and nothing else. Tensors go through DLPack: the backend's own arrays break between versions of NumPy.
+and outputs come from moorage.yaml beside the model, else from the exported program. What a tensor is to the program its
+own name says, never its place in the file; the torch server (moorage_server/description.py) holds the same rules. Needs
+torch in Triton's Python, and nothing else. Tensors go through DLPack: the backend's own arrays break between versions
+of NumPy.
 """
 
 import json
@@ -23,6 +25,10 @@ DATATYPES = {
     "BOOL": "bool", "UINT8": "uint8", "INT8": "int8", "INT16": "int16", "INT32": "int32", "INT64": "int64",
     "FP16": "float16", "BF16": "bfloat16", "FP32": "float32", "FP64": "float64",
 }  # fmt: skip
+
+
+class OtherOutputs(ValueError):
+    """What the program gives is not what its description says."""
 
 
 class TritonPythonModel:
@@ -57,11 +63,12 @@ class TritonPythonModel:
             self.inputs, self.outputs = _described(file) or _fail(
                 f"a TorchScript program does not say what it takes: put a moorage.yaml beside {file.name}"
             )
-            self.call = _load_script(file, self.device)
+            self.call, takes = _load_script(file, self.device)
         else:
             program = _load_export(file, form)
             self.inputs, self.outputs = _described(file) or _signature(program)
-            self.call = _callable(program, self.device)
+            self.call, takes = _callable(program, self.device)
+        self.inputs = _ordered(self.inputs, takes)
         self._try_out()
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -111,13 +118,14 @@ class TritonPythonModel:
         return value.flatten() if self.batched and len(tensor["shape"]) == 1 else value
 
     def _run(self, tensors: list[Any]) -> list[Any]:
-        given = dict(_leaves(self.call(tensors)))
+        result = self.call(tensors)
+        given = dict(_leaves(result))
         names = [tensor["name"] for tensor in self.outputs]
-        # A dictionary says which is which; what has no names of its own comes in order.
-        if set(given) != set(names):
-            given = dict(zip(names, given.values(), strict=True)) if len(given) == len(names) else given
-        if set(given) != set(names):
-            raise ValueError(f"the model gives the outputs {list(given)}, and its description says {names}")
+        if not set(names) <= set(given):
+            # A dictionary says which is which; what has no names of its own comes in order.
+            if isinstance(result, dict) or len(given) != len(names):
+                raise OtherOutputs(f"moorage.yaml names the outputs {names}, the program has {list(given)}")
+            given = dict(zip(names, given.values(), strict=True))
         return [given[name].cpu() for name in names]
 
     def _try_out(self) -> None:
@@ -136,6 +144,8 @@ class TritonPythonModel:
         try:
             with torch.inference_mode():
                 results = self._run(zeros)
+        except OtherOutputs as error:
+            _fail(f"{error}: write the program's names")
         except Exception as error:
             if guess:
                 return
@@ -169,7 +179,7 @@ def _described(file: Path) -> tuple[list[Description], list[Description]] | None
     path = file.with_name("moorage.yaml")
     if file.name not in FILES.values() or not path.is_file():
         return None
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     try:
         body = json.loads(text)  # as the trainer writes it
     except ValueError:
@@ -187,12 +197,26 @@ def _described(file: Path) -> tuple[list[Description], list[Description]] | None
 
 
 def _tensors(listed: Any) -> list[Description]:
-    if not listed or not all({"name", "datatype", "shape"} <= set(tensor) for tensor in listed):
+    keys = {"name", "datatype", "shape"}
+    if not isinstance(listed, list) or not all(
+        isinstance(one, dict) and keys <= one.keys() for one in listed or [None]
+    ):
         _fail("moorage.yaml must list inputs and outputs, each with name, datatype and shape")
+    if len({tensor["name"] for tensor in listed}) != len(listed):
+        _fail(f"moorage.yaml: names must differ, and these do not: {[tensor['name'] for tensor in listed]}")
     for tensor in listed:
         if tensor["datatype"] not in DATATYPES:
             _fail(f"moorage.yaml: {tensor['name']} is {tensor['datatype']}; it may be {', '.join(DATATYPES)}")
     return list(listed)
+
+
+def _ordered(described: list[Description], takes: list[str]) -> list[Description]:
+    """The inputs in the order in which the program takes them."""
+    by_name = {tensor["name"]: tensor for tensor in described}
+    names = [tensor["name"] for tensor in described]
+    if sorted(names) != sorted(takes):
+        _fail(f"moorage.yaml names the inputs {names}, the program has {takes}: write the program's names")
+    return [by_name[name] for name in takes]
 
 
 def _signature(program: Any) -> tuple[list[Description], list[Description]]:
@@ -258,7 +282,8 @@ def _load_export(file: Path, form: str) -> Any:
         _fail(f"{file} cannot be loaded as a torch.export archive: {type(error).__name__}: {error}")
 
 
-def _callable(program: Any, device: Any) -> Callable[[list[Any]], Any]:
+def _callable(program: Any, device: Any) -> tuple[Callable[[list[Any]], Any], list[str]]:
+    """The program as a function of its inputs, and their names."""
     from torch.utils import _pytree
 
     if device.type != "cpu":
@@ -272,10 +297,10 @@ def _callable(program: Any, device: Any) -> Callable[[list[Any]], Any]:
         args, kwargs = _pytree.tree_unflatten(tensors, in_spec)
         return module(*args, **kwargs)
 
-    return call
+    return call, [str(name) for name in program.graph_signature.user_inputs]
 
 
-def _load_script(file: Path, device: Any) -> Callable[[list[Any]], Any]:
+def _load_script(file: Path, device: Any) -> tuple[Callable[[list[Any]], Any], list[str]]:
     import torch
 
     try:
@@ -287,7 +312,7 @@ def _load_script(file: Path, device: Any) -> Callable[[list[Any]], Any]:
             graph = part._c._get_method(name).inlined_graph
             if any(graph.findAllNodes(f"aten::{operator}") for operator in ("save", "load", "from_file")):
                 _fail(f"{file} is refused: its program reads or writes files")
-    return lambda tensors: module(*tensors)
+    return lambda tensors: module(*tensors), [argument.name for argument in module.forward.schema.arguments[1:]]
 
 
 def _fail(message: str) -> NoReturn:

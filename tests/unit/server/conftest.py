@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,9 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Starts a server with a model and environment; waits until it is ready unless told not to."""
     servers: list[Server] = []
     # torch takes 7 s to import from sources and 2 s from bytecode, which some installers do not make.
-    bytecode = tmp_path_factory.mktemp("bytecode")
+    bytecode = {}
+    if not Path(cache_from_source(torch.__file__)).exists():
+        bytecode["PYTHONPYCACHEPREFIX"] = str(tmp_path_factory.mktemp("bytecode"))
 
     def start(model: Path, ready: bool = True, **env: str) -> Server:
         folder = tmp_path_factory.mktemp("server")
@@ -150,9 +153,9 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
             server.process = subprocess.Popen(
                 [sys.executable, "-m", "moorage_server"],
                 env=inherited
+                | bytecode
                 | {
                     "PYTHONPATH": str(ROOT / "images" / "torch"),
-                    "PYTHONPYCACHEPREFIX": str(bytecode),
                     "MOORAGE_MODEL_PATH": str(model),
                     "MOORAGE_MODEL_NAME": server.name,
                     "MOORAGE_HTTP_PORT": "0",

@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moorage_server.failures import StartupError
+from moorage_server.failures import DeviceLost, StartupError
 from moorage_server.load import load
 from moorage_server.model import DTYPES, Model
 from moorage_server.settings import Settings
@@ -118,7 +119,7 @@ def test_a_description_names_and_narrows(tmp_path: Path) -> None:
         "outputs: [{name: sum, datatype: FP32, shape: [-1, 2]}, {name: difference, datatype: FP32, shape: [-1, 2]}]\n"
     )
     model = loaded(tmp_path)
-    # Inputs are known by their names whatever their order in the file; new names go by place.
+    # Inputs are known by their names whatever their order in the file; a tuple has no names, so its go by place.
     assert [spec.name for spec in model.signature.inputs] == ["a", "b"]
     assert [spec.name for spec in model.signature.outputs] == ["sum", "difference"]
     assert model.run([np.ones((1, 2), np.float32), np.ones((1, 2), np.float32)])[1].tolist() == [[0, 0]]
@@ -136,7 +137,14 @@ def test_a_description_names_and_narrows(tmp_path: Path) -> None:
         ("inputs: [{name: x, datatype: FP32, shape: [-2]}]", "inputs[0].shape must be a list of positive sizes"),
         ("inputs: [{name: x, datatype: FP32, shape: [-1, 9]}]", "says of inputs 'x' FP32 [-1, 9], the model itself"),
         ("inputs: [{name: x, datatype: FP64, shape: [-1, 8]}]", "says of inputs 'x' FP64 [-1, 8], the model itself"),
-        ("outputs: [{name: y, datatype: FP32, shape: [-1, 3]}]", "lists 1 outputs, the model has 2: 'probabilities'"),
+        (
+            "outputs: [{name: y, datatype: FP32, shape: [-1, 3]}]",
+            "names the outputs ['y'], the program has ['probabilities', 'label']: write the program's names",
+        ),
+        (
+            "inputs: [{name: pixels, datatype: FP32, shape: [-1, 8]}]",
+            "names the inputs ['pixels'], the program has ['x']: write the program's names",
+        ),
         (
             "outputs: [{name: y, datatype: FP32, shape: [-1]}, {name: y, datatype: FP32, shape: [-1]}]",
             "outputs must have names that differ",
@@ -191,8 +199,13 @@ def test_torchscript_without_a_description(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        (", {name: a, datatype: FP32, shape: [-1, 2]}", "", "lists inputs ['b'], the program takes ['a', 'b']"),
-        (", {name: difference, datatype: FP32, shape: [-1, 2]}", "", "its description says ['sum']"),
+        (", {name: a, datatype: FP32, shape: [-1, 2]}", "", "names the inputs ['b'], the program has ['a', 'b']"),
+        ("name: a", "name: c", "names the inputs ['b', 'c'], the program has ['a', 'b']: write the program's names"),
+        (
+            ", {name: difference, datatype: FP32, shape: [-1, 2]}",
+            "",
+            "names the outputs ['sum'], the program has ['output_0', 'output_1']",
+        ),
         (
             "sum, datatype: FP32",
             "sum, datatype: FP64",
@@ -236,6 +249,12 @@ def test_a_file_cut_short(classifier: Path, tmp_path: Path, keep: float) -> None
     assert (error.reason, error.exit_code) == ("ModelCorrupt", 65), error.message
 
 
+def test_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "model.pt2").touch()
+    error = refusal(tmp_path)
+    assert (error.reason, error.exit_code, error.message) == ("ModelCorrupt", 65, "model.pt2 is empty")
+
+
 def test_a_flipped_bit(classifier: Path, tmp_path: Path) -> None:
     content = bytearray((classifier / "model.pt2").read_bytes())
     at = content.index(b'{"graph_module"') + 40
@@ -265,6 +284,42 @@ def test_a_model_that_always_fails(tmp_path: Path) -> None:
     error = refusal(export(Broken(), (torch.full((3,), -99.0),), tmp_path))
     assert (error.reason, error.exit_code) == ("LoadFailed", 1)
     assert "the model fails on zeros of shape [[1]]: IndexError" in error.message
+
+
+def test_a_device_that_breaks_while_it_is_tried_out_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also where sizes are guessed, which excuses other failures. No device here can break: torch says that it did."""
+
+    def raising(error: Exception) -> Callable[..., Any]:
+        def run(self: Model, inputs: Any) -> Any:
+            raise error
+
+        return run
+
+    free = "inputs: [{name: x, datatype: FP32, shape: [-1, -1]}]\noutputs: [{name: y, datatype: FP32, shape: [-1, -1]}]"
+
+    class Same(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 1
+
+    folder = script(Same(), tmp_path, free)
+    monkeypatch.setattr(Model, "run", raising(ValueError("this size is not for me")))
+    loaded(folder, model_format="TorchScript")
+    monkeypatch.setattr(Model, "run", raising(DeviceLost("CUDA error: an illegal memory access")))
+    error = refusal(folder, model_format="TorchScript")
+    assert (error.reason, error.exit_code) == ("DeviceUnavailable", 1)
+    assert error.message.endswith("while the model was loaded: DeviceLost: CUDA error: an illegal memory access")
+
+
+def test_more_memory_than_there_is(tmp_path: Path) -> None:
+    class Greedy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.repeat(1, 1 << 20).repeat(1, 1 << 26)[:, :1] + x  # 256 TiB
+
+    error = refusal(script(Greedy(), tmp_path, GREEDY), model_format="TorchScript")
+    assert (error.reason, error.exit_code) == ("OutOfMemory", 1), error.message
+
+
+GREEDY = "inputs: [{name: x, datatype: FP32, shape: [-1, 1]}]\noutputs: [{name: y, datatype: FP32, shape: [-1, 1]}]\n"
 
 
 def test_a_device_that_is_not_there(classifier: Path) -> None:

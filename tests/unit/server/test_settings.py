@@ -22,11 +22,20 @@ def test_the_defaults_of_the_contract() -> None:
         max_queue_delay_microseconds=0,
         max_queue_size=1024,
         max_body_bytes=67108864,
+        max_total_body_bytes=268435456,
+        header_timeout_seconds=10,
+        body_timeout_seconds=60,
+        idle_timeout_seconds=120,
         drain_timeout_seconds=30,
         http_port=8080,
         metrics_port=8082,
         log_level="info",
     )
+
+
+def test_there_is_room_for_the_largest_body() -> None:
+    settings = Settings.from_env(REQUIRED | {"MOORAGE_MAX_BODY_BYTES": str(1 << 30)})
+    assert settings.max_total_body_bytes == 1 << 30
 
 
 def test_an_empty_value_is_no_value() -> None:
@@ -51,6 +60,10 @@ def test_a_digest_may_be_written_as_image_digests_are() -> None:
         ("MOORAGE_MAX_QUEUE_SIZE", "many", "MOORAGE_MAX_QUEUE_SIZE is 'many'; it must be an integer from 1 to"),
         ("MOORAGE_MAX_QUEUE_DELAY_MICROSECONDS", "-1", "it must be an integer from 0 to"),
         ("MOORAGE_MAX_BODY_BYTES", "1e6", "it must be an integer from 1024 to"),
+        ("MOORAGE_MAX_TOTAL_BODY_BYTES", "1024", "it must be an integer from 67108864 to"),
+        ("MOORAGE_HEADER_TIMEOUT_SECONDS", "0", "it must be an integer from 1 to"),
+        ("MOORAGE_BODY_TIMEOUT_SECONDS", "1.5", "it must be an integer from 1 to"),
+        ("MOORAGE_IDLE_TIMEOUT_SECONDS", "-1", "it must be an integer from 1 to"),
         ("MOORAGE_DRAIN_TIMEOUT_SECONDS", "30s", "it must be an integer from 0 to"),
         ("MOORAGE_HTTP_PORT", "70000", "it must be an integer from 0 to 65535"),
         ("MOORAGE_MODEL_SHA256", "abc", "MOORAGE_MODEL_SHA256 is 'abc'; it must be 64 hexadecimal digits, or empty"),

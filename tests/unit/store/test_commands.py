@@ -36,7 +36,20 @@ def run(tmp_path: Path, *arguments: object, **env: str) -> tuple[int, str, dict[
 def test_fetch(site: Site, tmp_path: Path) -> None:
     site.files["/a"] = b"content"
     code, output, log = run(tmp_path, "fetch", site.url("/a"), tmp_path / "a")
-    assert (code, log) == (0, {}), output
+    assert code == 0, output
+    # What the operator makes the ladder of a cold start from.
+    assert set(log) == {"reason", "bytes", "seconds", "time"}
+    assert (log["reason"], log["bytes"]) == ("Fetched", 7)
+    assert 0 < log["seconds"] < 60
+    code, _, log = run(tmp_path, "fetch", site.url("/a"), tmp_path / "a", "--allow-existing")
+    assert (code, log["reason"], log["bytes"]) == (0, "Fetched", 0)
+
+
+@pytest.mark.parametrize("arguments", [[], ["fetch"], ["verify", "/x", "--sha"], ["bogus", "größe"]])
+def test_arguments_that_make_no_sense(tmp_path: Path, arguments: list[str]) -> None:
+    code, output, log = run(tmp_path, *arguments)
+    assert (code, log["reason"]) == (64, "InvalidConfiguration"), output
+    assert "usage: python -m moorage_store" in log["message"]
 
 
 FAILURES = {
@@ -123,7 +136,7 @@ def test_triton_repository(tmp_path: Path) -> None:
 
 def test_what_nobody_thought_of_still_leaves_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise TypeError("a mistake")
+        raise TypeError("a mistake\nin two lines")
 
     monkeypatch.setenv("MOORAGE_TERMINATION_LOG", str(tmp_path / "log"))
     monkeypatch.setattr("moorage_store.__main__._end_on_sigterm", lambda: None)
@@ -131,7 +144,7 @@ def test_what_nobody_thought_of_still_leaves_a_word(tmp_path: Path, monkeypatch:
     with pytest.raises(SystemExit) as end:
         main(["verify", str(tmp_path)])
     log = json.loads((tmp_path / "log").read_text())
-    assert (end.value.code, log["reason"], log["message"]) == (1, "FetchFailed", "verify: TypeError: a mistake")
+    assert (end.value.code, log["reason"], log["message"]) == (1, "InternalError", "verify: TypeError: a mistake")
 
 
 def test_an_image_without_obstore_is_told_what_to_install(tmp_path: Path) -> None:

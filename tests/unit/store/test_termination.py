@@ -45,11 +45,14 @@ def test_old_lines_give_way_before_words_do(log: Path) -> None:
 def test_any_message_fits(log: Path, text: str) -> None:
     termination.write("ScriptFailed", text, lastLines=[text])
     assert read(log)["message"]
+    termination.write(text, text)  # a script may name a reason of its own
+    assert read(log)["reason"]
 
 
 def test_extras_that_cannot_fit_are_left_out_whole(log: Path) -> None:
-    termination.write("Succeeded", "", metrics={f"metric-{i}": float(i) for i in range(1000)})
-    assert set(read(log)) == {"reason", "message", "time"}
+    output = {"uri": "pvc://models/digits/1", "sha256": "ab" * 32, "sizeBytes": 1}
+    termination.write("Succeeded", metrics={f"metric-{i}": float(i) for i in range(1000)}, output=output)
+    assert read(log).keys() == {"reason", "output", "time"}
 
 
 def test_without_a_place_to_write_the_program_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,8 @@ def triton(server_folder: Path, tmp_path: Path) -> Iterator[Callable[..., Triton
             f"--backend-directory={server_folder / 'backends'}",
             *(f"--{kind}-address=127.0.0.1" for kind in ("http", "grpc", "metrics")),
             *(f"--{kind}-port={port}" for kind, port in zip(("http", "grpc", "metrics"), ports, strict=True)),
+            # As the operator has it, so that the last words are those of the fault.
+            "--log-info=false",
             "--allow-gpu-metrics=false",
             # Its first warning about missing pinned memory is long; nothing here uses it.
             "--pinned-memory-pool-byte-size=0",
