@@ -104,7 +104,7 @@ def test_one_request_in_twenty_fails_and_no_watch_lasts(
         way = proxy.kubeconfig(tmp_path)
         start = partial(fleet.start, "unlucky", kubeconfig=way, namespaces=ns, request_timeout_seconds=2)
         with Supervisor(start, replicas=1) as operators:
-            operators.leader().until("serves", timeout=40)
+            operators.leader().until("serves")
             user = User(api, ns, churn, pause=0.5)
             user.start()
             user.done(120)
