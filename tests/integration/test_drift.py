@@ -31,7 +31,7 @@ EDITS: list[tuple[str, str, dict[str, Any]]] = [
 
 def seconds_until(probe: Callable[[], Any], what: str) -> float:
     began = time.monotonic()
-    deploy.eventually(probe, 20, what, every=0.05)
+    deploy.eventually(probe, 40, what, every=0.05)
     return time.monotonic() - began
 
 
@@ -42,7 +42,7 @@ def test_a_child_of_any_kind_is_back_at_once(
     deploy.wait_for_condition(api, "mdep", "digits", "Ready", namespace=ns)
     taken: dict[str, float] = {}
     for kind, name, edit in EDITS:
-        before = deploy.eventually(lambda kind=kind, name=name: deploy.get(api, kind, name, ns), 20, f"{kind} {name}")
+        before = deploy.eventually(lambda kind=kind, name=name: deploy.get(api, kind, name, ns), 40, f"{kind} {name}")
 
         def mended(kind: str = kind, name: str = name, before: dict[str, Any] = before) -> bool:
             now = deploy.get(api, kind, name, ns)

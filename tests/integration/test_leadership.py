@@ -16,7 +16,7 @@ QUICK = {"lease_duration_seconds": 4, "lease_renew_deadline_seconds": 3, "lease_
 
 def stands_by(operator: OperatorProcess) -> OperatorProcess:
     deploy.eventually(
-        lambda: any(line.get("event") == "standing by" for line in operator.lines()), 15, "it stands by", every=0.1
+        lambda: any(line.get("event") == "standing by" for line in operator.lines()), 60, "it stands by", every=0.1
     )
     return operator
 
@@ -41,8 +41,8 @@ def test_one_leads_and_the_other_stands_by_in_good_health(api: Cluster, fleet, n
     print(f"led {taken:.2f} s after the leader was told to stop")
     record_property("clean stop", round(taken, 2))
     assert taken < 2  # asked is 0.5 s
-    assert first.wait(15) == 0
-    second.until("serves", timeout=10)
+    assert first.wait(30) == 0
+    second.until("serves")
     apply(model_deployment(**without_volumes()))
     deploy.wait_for_condition(api, "mdep", "digits", "Ready", namespace=ns)
 
@@ -55,7 +55,7 @@ def test_a_leader_that_is_killed_is_followed(api: Cluster, fleet, ns: str, apply
     print(f"led {taken:.1f} s after the leader was killed")
     record_property("killed", round(taken, 1))
     assert taken < 20  # asked is 17 s: the lease's 15 and a look
-    second.until("serves", timeout=20)
+    second.until("serves")
     apply(model_deployment(**without_volumes()))
     deploy.wait_for_condition(api, "mdep", "digits", "Ready", namespace=ns)
 
@@ -70,16 +70,16 @@ def test_a_leader_that_was_frozen_in_the_middle_of_its_work_does_no_harm(
         second = stands_by(fleet.start("second", namespaces=ns, **QUICK))
         with proxy.holding(lambda verb, path: verb == "GET" and path.endswith(f"/{ns}/deployments/digits")) as held:
             apply(model_deployment(**without_volumes(replicas=1)))
-            assert held.wait(10), "it looks whether there is a Deployment"
+            assert held.wait(30), "it looks whether there is a Deployment"
             first.signal(signal.SIGSTOP)
         try:
-            second.until("serves", timeout=20)
+            second.until("serves")
             apply(model_deployment(**without_volumes(replicas=2)))
             deploy.wait_for_condition(api, "mdep", "digits", "Ready", namespace=ns)
             before, thawed = generations(api, ns), datetime.now(UTC)
         finally:
             first.signal(signal.SIGCONT)
-        assert first.wait(15) == 1
+        assert first.wait(30) == 1
     assert "leads now" in first.last_word() or "could not renew" in first.last_word()
     written = [audit.told(event) for event in audit.writes(api, since=thawed, namespace=ns, agent="frozen")]
     assert written == [], "it wrote what was no longer true"

@@ -65,6 +65,6 @@ def test_the_api_server_is_asked_with_patience(
         verbs = dict(Counter(each.verb for each in asked))
         print(f"{len(asked)} requests in {SECONDS:.0f} s, at most {bound:.0f} were due: {verbs}")
         for name in names:
-            deploy.wait_for_condition(api, "mdep", name, "Ready", namespace=ns, timeout=30)
+            deploy.wait_for_condition(api, "mdep", name, "Ready", namespace=ns)
         assert operator.running
     assert len(asked) <= bound

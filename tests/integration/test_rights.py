@@ -40,7 +40,7 @@ def test_without_the_right_to_write_a_child_the_resource_says_so_and_recovers(
     operator = fleet.start("bound", namespaces=ns).until("serves")
     take_away(api, "clusterrole/moorage", "services", {"create", "patch"})
     apply(model_deployment(**without_volumes()))
-    waiting = deploy.wait_for_condition(api, "mdep", "digits", "Ready", "False", namespace=ns, reason="Forbidden")
+    waiting = deploy.wait_for_condition(api, "mdep", "digits", "Ready", "Unknown", namespace=ns, reason="Forbidden")
     assert 'cannot patch resource "services"' in deploy.condition(waiting, "Ready")["message"]
     rights()
     deploy.wait_for_condition(api, "mdep", "digits", "Ready", namespace=ns)
@@ -73,7 +73,7 @@ def test_without_the_right_to_watch_it_ends_or_recovers(
 def test_without_the_right_to_its_lease_it_ends(api: Cluster, fleet, rights) -> None:
     operator = fleet.start("bound", **QUICK).until("serves")
     take_away(api, "role/moorage-leader-election", "leases", {"get", "update"})
-    assert operator.wait(30) == 1
+    assert operator.wait(60) == 1
     assert "could not renew the lease" in operator.last_word()
     assert any('cannot get resource "leases"' in str(line.get("error")) for line in operator.lines())
 
