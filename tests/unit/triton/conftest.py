@@ -94,7 +94,14 @@ def triton(server_folder: Path, tmp_path: Path) -> Iterator[Callable[..., Triton
     """Starts a server for a model, laid out by our own `triton-repository`."""
     started: list[Triton] = []
 
-    def start(model: Path, config: str = "", name: str = "digits", form: str = "TorchExport", **env: str) -> Triton:
+    def start(
+        model: Path,
+        config: str = "",
+        name: str = "digits",
+        form: str = "TorchExport",
+        arguments: tuple[str, ...] = (),
+        **env: str,
+    ) -> Triton:
         folder = tmp_path / f"triton-{len(started)}"
         (folder / "config").mkdir(parents=True)
         (folder / "config" / "config.pbtxt").write_text(config or CONFIG)
@@ -123,6 +130,7 @@ def triton(server_folder: Path, tmp_path: Path) -> Iterator[Callable[..., Triton
             # Its first warning about missing pinned memory is long; nothing here uses it.
             "--pinned-memory-pool-byte-size=0",
             "--exit-timeout-secs=5",
+            *arguments,
         ]
         log = folder / "log"
         with log.open("wb") as output:
