@@ -16,11 +16,13 @@ from moorage.kube.client import Client
 from moorage.kube.errors import ApiError, Forbidden, Invalid, NotFound
 from moorage.kube.kinds import JOB, POD, Key
 from moorage.reconcile.children import Children
+from moorage.reconcile.eventreader import EventReader
 from moorage.reconcile.outcome import SOON, TAKEN_LOOK, Outcome, problem_of
 from moorage.reconcile.plan import Standing, standing
 from moorage.reconcile.progress import ProgressWatch
 from moorage.reconcile.store import Object, Store
-from moorage.status.training import TrainingObserved, compute
+from moorage.status.kubelet import puzzling
+from moorage.status.training import TrainingObserved, compute, silent
 
 
 class Training:
@@ -34,6 +36,7 @@ class Training:
     ) -> None:
         self._client, self._store, self._children = client, store, children
         self._progress, self._defaults = progress, defaults
+        self._events = EventReader(client)
 
     async def reconcile(self, key: Key, obj: Object, now: str) -> Outcome:
         tj = TrainingJob.parse(obj)
@@ -59,7 +62,8 @@ class Training:
         pods = self._store.controlled_by(job["metadata"]["uid"]) if job is not None else []
         if job is not None and not _ended(job):
             self._progress.follow(key)
-        status = compute(tj, TrainingObserved(job, pods, self._progress.last(key), problem), now)
+        heard = await self._events.about(silent(job, pods, now) or puzzling(pods, now))
+        status = compute(tj, TrainingObserved(job, pods, self._progress.last(key), problem, heard), now)
         if status.get("completionTime"):
             return Outcome(status, again=SOON)  # once that is written, the Job may go
         if taken:
