@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -18,7 +18,7 @@ from moorage.kube.client import Client
 from moorage.kube.errors import ApiError
 from moorage.kube.kinds import EVENT
 from moorage.reconcile.store import Object
-from moorage.status.kubelet import Heard, Hearsay
+from moorage.status.kubelet import Heard, Hearsay, next_turn, puzzling
 
 log = structlog.get_logger()
 
@@ -35,10 +35,17 @@ class EventReader:
         # By uid: when to look again, after how long, and what was heard last.
         self._known: OrderedDict[str, tuple[float, float, list[Heard]]] = OrderedDict()
 
-    async def about(self, objects: Iterable[Object]) -> Hearsay:
-        """By uid, the newest last."""
+    async def of(self, pods: list[Object], now: str) -> tuple[Hearsay, float | None]:
+        """What was said of those pods that wait too long, and in how many seconds there may be more to say."""
+        heard, again = await self.about(puzzling(pods, now))
+        return heard, min((delay for delay in (again, next_turn(pods, now)) if delay is not None), default=None)
+
+    async def about(self, objects: list[Object]) -> tuple[Hearsay, float | None]:
+        """What was said of these, by uid, the newest last, and in how many seconds they are asked about again."""
         some = sorted(objects, key=lambda obj: str(obj["metadata"]["name"]))[:OBJECTS]
-        return {obj["metadata"]["uid"]: await self._about(obj["metadata"]) for obj in some}
+        heard = {obj["metadata"]["uid"]: await self._about(obj["metadata"]) for obj in some}
+        now = self._clock()
+        return heard, min((max(0.0, self._known[uid][0] - now) for uid in heard), default=None)
 
     async def _about(self, meta: dict[str, Any]) -> list[Heard]:
         uid, now = meta["uid"], self._clock()

@@ -152,11 +152,9 @@ def _not_ready(pod: Pod, container: dict[str, Any], around: Circumstances, told:
         return Finding("Waiting", "Starting", f"{which} is starting", name, which)
     said = next((one.words for one in reversed(told) if one.reason == "Unhealthy"), "")
     since = container["state"]["running"].get("startedAt")
-    words = f"{which} runs since {since} and is not ready: {_probe(around.spec, container)}" + (
-        f": {said}" if said else ""
-    )
+    words = f"{which} runs since {since} and is not ready: {_probe(around.spec, container)}"
     kind: Any = "Program" if waited >= STUCK_SECONDS else "Waiting"
-    return Finding(kind, "ProbeFailing", words, name, which, telling=True)
+    return Finding(kind, "ProbeFailing", f"{words}: {said}" if said else words, name, which, telling=True)
 
 
 def _probe(pod_spec: Mapping[str, Any], container: dict[str, Any]) -> str:

@@ -49,7 +49,7 @@ async def test_the_newest_is_last() -> None:
         event("third", series={"lastObservedTime": "2026-01-01T00:03:00Z"}),
         event("first"),
     ]
-    heard = await EventReader(api).about([pod("a")])  # type: ignore[arg-type]
+    heard, _ = await EventReader(api).about([pod("a")])  # type: ignore[arg-type]
     assert heard == {"uid-a": [Heard("Unhealthy", words) for words in ("first", "second", "third")]}
     assert api.asked == ["regarding.uid=uid-a"]
 
@@ -67,7 +67,7 @@ async def test_more_and_more_seldom() -> None:
 
 async def test_of_few_objects() -> None:
     api = Api()
-    heard = await EventReader(api).about([pod(name) for name in "edcba"])  # type: ignore[arg-type]
+    heard, _ = await EventReader(api).about([pod(name) for name in "edcba"])  # type: ignore[arg-type]
     assert len(api.asked) == len(heard) == OBJECTS
 
 
@@ -77,4 +77,5 @@ async def test_without_the_right_to_read_them_there_are_fewer_words() -> None:
     api.events = [event("known")]
     await reader.about([pod("a")])
     api.error, clock.now = Forbidden("no"), 10
-    assert await reader.about([pod("a")]) == {"uid-a": [Heard("Unhealthy", "known")]}
+    heard, again = await reader.about([pod("a")])
+    assert (heard, again) == ({"uid-a": [Heard("Unhealthy", "known")]}, 2 * FIRST_LOOK)
