@@ -212,7 +212,7 @@ def shown(api: Cluster, own_operator: OperatorProcess) -> Iterator[dict[str, Sho
     api.kubectl("label", "namespace", namespaces["restricted"], "pod-security.kubernetes.io/enforce=restricted")
     for namespace, obj in ((namespaces["small"], QUOTA), (namespaces[""], SERVICE)):
         api.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps(obj))
-    yield watch(api, CASES, namespaces, lambda _obj, _pods: True, timeout=45)
+    yield watch(api, CASES, namespaces, timeout=45)
     for namespace in namespaces.values():
         api.kubectl("delete", "namespace", namespace, "--wait=false")
 

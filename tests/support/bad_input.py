@@ -13,7 +13,13 @@ from cluster import Cluster
 from support import deploy
 from support.resources import Manifest
 
-KINDS = ("ModelDeployment", "TrainingJob")
+Event = Callable[[list[Manifest]], bool]
+"""Whether the resource's pods show that something went wrong."""
+
+
+def at_once(_pods: list[Manifest]) -> bool:
+    """It is wrong as soon as it is applied."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -34,15 +40,17 @@ class Case:
     stalled: bool = False
     last: Mapping[str, Any] = field(default_factory=dict)
     """More that `lastFailure` has to say."""
+    event: Event = at_once
 
 
 @dataclass
 class Shown:
-    """What became of a case: when there was something to see in the cluster, when its status said so, and how."""
+    """What became of a case: when something went wrong, when its status said so, and how it stood at the end."""
 
     event: float | None = None
     told: float | None = None
     obj: Manifest | None = None
+    complete: bool = False
 
     @property
     def seconds(self) -> float:
@@ -51,12 +59,8 @@ class Shown:
         return max(0.0, self.told - self.event)
 
 
-Happened = Callable[[Manifest, list[Manifest]], bool]
-"""Whether the resource's pods show that something went wrong."""
-
-
 def watch(
-    cluster: Cluster, cases: Mapping[str, Case], namespaces: Mapping[str, str], happened: Happened, *, timeout: float
+    cluster: Cluster, cases: Mapping[str, Case], namespaces: Mapping[str, str], *, timeout: float
 ) -> dict[str, Shown]:
     """Applies all cases and looks every half second until each of them has shown what it must, or time is up."""
     shown = {name: Shown() for name in cases}
@@ -66,31 +70,33 @@ def watch(
         # Not by the client alone: it would write everything into an annotation once more, which has a limit.
         cluster.kubectl("apply", "--server-side", "-n", namespace, "-f", "-", input=together)
     end = time.monotonic() + timeout
-    while any(one.told is None for one in shown.values()) and time.monotonic() < end:
+    while not all(one.complete for one in shown.values()) and time.monotonic() < end:
         seen = {namespace: deploy.items(cluster, "mdep,tjob,pods", namespace) for namespace in namespaces.values()}
         now = time.monotonic()
         for name, case in cases.items():
-            _note(shown[name], case, seen[namespaces[case.namespace]], happened, now)
+            if not shown[name].complete:
+                _note(shown[name], case, seen[namespaces[case.namespace]], now)
         time.sleep(0.5)
     return shown
 
 
-def _note(shown: Shown, case: Case, seen: list[Manifest], happened: Happened, now: float) -> None:
+def _note(shown: Shown, case: Case, seen: list[Manifest], now: float) -> None:
     kind, name = case.manifest["kind"], case.manifest["metadata"]["name"]
     label = "moorage.dev/model-deployment" if kind == "ModelDeployment" else "moorage.dev/training-job"
     obj = next((o for o in seen if o["kind"] == kind and o["metadata"]["name"] == name), None)
     pods = [o for o in seen if o["kind"] == "Pod" and (o["metadata"].get("labels") or {}).get(label) == name]
     if obj is None:
         return
-    if shown.event is None and happened(obj, pods):
+    if shown.event is None and case.event(pods):
         shown.event = now
-    if shown.told is None:
-        shown.obj = obj
-        condition = deploy.condition(obj, case.type)
-        if (condition["status"], condition["reason"]) == (case.status, case.reason) and deploy.current(obj):
-            shown.told = now
-            # Looks are half a second apart: both may come between two of them.
-            shown.event = shown.event or now
+    condition = deploy.condition(obj, case.type)
+    last = (obj.get("status") or {}).get("lastFailure") or {}
+    shown.obj = obj
+    shown.complete = (condition["status"], condition["reason"]) == (case.status, case.reason) and deploy.current(obj)
+    if shown.told is None and (shown.complete or last.get("reason") == case.reason):
+        shown.told = now
+        # Looks are some time apart: both may come between two of them.
+        shown.event = shown.event or now
 
 
 def check(case: Case, shown: Shown) -> None:
@@ -98,7 +104,7 @@ def check(case: Case, shown: Shown) -> None:
     assert shown.obj is not None
     status = shown.obj.get("status") or {}
     told = json.dumps(status, indent=1)
-    assert shown.told is not None, f"never {case.type}={case.status} {case.reason}:\n{told}"
+    assert shown.complete, f"never {case.type}={case.status} {case.reason}:\n{told}"
     condition = deploy.condition(shown.obj, case.type)
     assert case.words in condition["message"], told
     assert len(condition["message"]) < 5000
