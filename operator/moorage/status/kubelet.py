@@ -31,7 +31,8 @@ _BACK_OFF = re.compile(r"^Back-off pulling image \"[^\"]*\"(: )?(ErrImagePull: )
 _NOT_FOUND = re.compile(r"(secret|configmap|persistentvolumeclaim) \"([^\"]+)\" not found", re.IGNORECASE)
 _KEY_MISSING = re.compile(r"couldn't find key \S+ in (Secret|ConfigMap) \S+")
 _NAMES = {"secret": "Secret", "configmap": "ConfigMap", "persistentvolumeclaim": "Claim"}
-_SETUP = {"FailedMount": "MountFailed", "FailedAttachVolume": "MountFailed", "FailedCreatePodSandBox": "SandboxFailed"}
+_SANDBOX = "FailedCreatePodSandBox"
+_SETUP = {"FailedMount", "FailedAttachVolume", _SANDBOX}
 _MOUNT = re.compile(r"^MountVolume\.SetUp failed for volume \"[^\"]*\" : ")
 
 
@@ -61,10 +62,6 @@ def missing(words: str) -> re.Match[str] | None:
     return _NOT_FOUND.search(words) or _KEY_MISSING.search(words)
 
 
-def reason_of_missing(found: re.Match[str]) -> str:
-    return f"{_NAMES[found.group(1).lower()]}NotFound"
-
-
 def container_waits(pod: str, container: dict[str, Any]) -> Finding | None:
     """What keeps the kubelet from starting a container."""
     waiting = (container.get("state") or {}).get("waiting") or {}
@@ -78,7 +75,7 @@ def container_waits(pod: str, container: dict[str, Any]) -> Finding | None:
         return finding("ImagePullFailed", words or f"cannot pull the image {container.get('image', '')}".strip())
     if reason == "CreateContainerConfigError":
         found = missing(message)
-        kind = reason_of_missing(found) if found else "ContainerConfigInvalid"
+        kind = f"{_NAMES[found.group(1).lower()]}NotFound" if found else "ContainerConfigInvalid"
         return finding(kind, message or "the kubelet cannot make the container's configuration")
     if reason in START:
         return finding("StartFailed", message or "the container could not be started")
@@ -136,7 +133,8 @@ def _not_set_up(pod: Pod, now: str, told: list[Heard]) -> Finding:
     failed = next((one for one in reversed(told) if one.reason in _SETUP), None)
     if failed is not None and puzzling([pod], now):
         found = missing(failed.words)
-        reason = reason_of_missing(found) if found else _SETUP[failed.reason]
+        other = "SandboxFailed" if failed.reason == _SANDBOX else "MountFailed"
+        reason = f"{_NAMES[found.group(1).lower()]}NotFound" if found else other
         return Finding("Environment", reason, _MOUNT.sub("", failed.words), name)
     needed = ", ".join(_needed(pod.get("spec") or {}))
     words = "the kubelet prepares image and volumes" + (f"; these must exist: {needed}" if needed else "")
