@@ -324,7 +324,7 @@ def place(moorage: Cluster, images: dict[str, str]) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def shown(moorage: Cluster, images: dict[str, str], place: str) -> dict[str, Shown]:
     real = {**serving_cases(images["torch"]), **{f"training: {k}": c for k, c in training_cases().items()}}
-    return watch(moorage, real, {"": place}, timeout=150)
+    return watch(moorage, real, {"": place}, timeout=240)
 
 
 @pytest.mark.timeout(400)
