@@ -41,7 +41,7 @@ def test_the_operator_may_do_what_its_code_does(render: Render) -> None:
     for kind in kinds.CHILDREN:
         assert {"list", "watch"} | WRITE <= granted[kind.group, kind.plural]
     assert {"list"} | WRITE <= granted[kinds.POD_MONITOR.group, kinds.POD_MONITOR.plural]
-    assert granted[kinds.EVENT.group, kinds.EVENT.plural] == {"create", "patch"}
+    assert granted[kinds.EVENT.group, kinds.EVENT.plural] == {"create", "list", "patch"}
     for kind in (kinds.POD, kinds.REPLICA_SET):
         assert granted[kind.group, kind.plural] == {"list", "watch"}
     known = {(kind.group, kind.plural) for kind in kinds.BY_KIND.values()}

@@ -41,7 +41,7 @@ MODELS: Table = {
     ("monitoring.coreos.com", "podmonitors", ()): CHILD - {"watch"},
     ("", "pods", ()): {"list", "watch"},
     ("apps", "replicasets", ()): {"list", "watch"},
-    ("events.k8s.io", "events", ()): {"create", "patch"},
+    ("events.k8s.io", "events", ()): {"create", "list", "patch"},
 }
 ELECTION: Table = {
     ("coordination.k8s.io", "leases", ()): {"create"},

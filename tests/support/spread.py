@@ -24,12 +24,9 @@ SIDE_BY_SIDE = frozenset(
     f"test_{name}.py"
     for name in (
         "examples",
-        "explain",
         "kubectl_scale",
         "quickstart",
         "readme",
-        "serving_failures",
-        "training_failures",
     )
 )
 KINDS = ("e2e", "api", "unit")

@@ -5,6 +5,14 @@ from typing import Any
 
 Condition = dict[str, Any]
 
+_HEAD, _TAIL = 3000, 1000
+
+
+def clip(words: str) -> str:
+    """Words of any length as words that help. An API server repeats a megabyte that it refuses, and says why at the
+    end; whatever is longer than the schema allows would make it refuse the whole status."""
+    return words if len(words) <= _HEAD + _TAIL else f"{words[:_HEAD]} … {words[-_TAIL:]}"
+
 
 def set_condition(
     conditions: Iterable[Condition], *, type: str, status: str, reason: str, message: str, generation: int, now: str
@@ -17,7 +25,7 @@ def set_condition(
         "type": type,
         "status": status,
         "reason": reason,
-        "message": message,
+        "message": clip(message),
         "observedGeneration": generation,
         "lastTransitionTime": now,
     }

@@ -79,15 +79,15 @@ class Client:
     async def get(self, kind: Kind, namespace: str, name: str, *, timeout: float | None = None) -> Manifest:
         return await self._request("GET", kind.path(namespace, name), kind.plural, timeout=timeout)
 
-    async def list(self, kind: Kind, namespace: str | None = None, *, labels: str = "") -> Listing:
+    async def list(self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = "") -> Listing:
         """All of them at once: for what is known to be few."""
         items: list[Manifest] = []
-        async for page in self.pages(kind, namespace, labels=labels):
+        async for page in self.pages(kind, namespace, labels=labels, fields=fields):
             items += page.items
         return Listing(items, page.resource_version)
 
     async def pages(
-        self, kind: Kind, namespace: str | None = None, *, labels: str = "", limit: int = PAGE
+        self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = "", limit: int = PAGE
     ) -> AsyncIterator[Listing]:
         """Page by page, so that ten thousand need the memory of a few hundred. Items of built-in kinds come without
         kind and apiVersion: they are filled in. Raises Expired where a list took longer than the API server keeps it.
@@ -97,6 +97,8 @@ class Client:
             query = {"limit": str(limit)}
             if labels:
                 query["labelSelector"] = labels
+            if fields:
+                query["fieldSelector"] = fields
             if token:
                 query["continue"] = token
             page = await self._request("GET", kind.path(namespace), kind.plural, query=query, verb="list")

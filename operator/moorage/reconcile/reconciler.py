@@ -23,6 +23,7 @@ from moorage.kube.errors import ApiError, Conflict, Forbidden, NamespaceTerminat
 from moorage.kube.events import Recorder
 from moorage.kube.kinds import BY_KIND, MODEL_DEPLOYMENT, Key, key_of
 from moorage.reconcile.children import Children
+from moorage.reconcile.eventreader import EventReader
 from moorage.reconcile.outcome import Outcome
 from moorage.reconcile.patience import Patience
 from moorage.reconcile.progress import ProgressWatch
@@ -74,8 +75,9 @@ class Reconciler:
             wanted = settings.pod_monitors
             return settings.defaults(pod_monitors=wanted == "Enabled" or (wanted == "Auto" and resync.pod_monitors))
 
-        self._serving = Serving(store, children, replicas, Servers(session, queue.add), defaults)
-        self._training = Training(client, store, children, self._progress, defaults)
+        events = EventReader(client)
+        self._serving = Serving(store, children, replicas, Servers(session, queue.add), events, defaults)
+        self._training = Training(client, store, children, self._progress, events, defaults)
 
     def loops(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         """What has to run for the length of a leadership, with names for the log."""

@@ -15,6 +15,7 @@ from moorage.desired.model import resolve
 from moorage.kube.errors import ApiError, Forbidden, Invalid, NotFound
 from moorage.kube.kinds import CONFIG_MAP, DEPLOYMENT, TRAINING_JOB, Key
 from moorage.reconcile.children import Children
+from moorage.reconcile.eventreader import EventReader
 from moorage.reconcile.indexes import controller_uid, follows_training
 from moorage.reconcile.outcome import SOON, TAKEN_LOOK, Outcome, problem_of
 from moorage.reconcile.plan import Standing, standing
@@ -33,10 +34,12 @@ class Serving:
         children: Children,
         replicas: Replicas,
         servers: Servers,
+        events: EventReader,
         defaults: Callable[[], Defaults],
     ) -> None:
         self._store, self._children = store, children
         self._replicas, self._servers, self._defaults = replicas, servers, defaults
+        self._events = events
 
     async def reconcile(self, key: Key, obj: Object, now: str) -> Outcome:
         md = ModelDeployment.parse(obj)
@@ -66,10 +69,12 @@ class Serving:
         deployment = self._deployment(key, obj)
         replica_sets, pods = self._look(key, md, deployment) if deployment is not None else ([], [])
         told = self._servers.told(key)
-        status = compute(md, ServingObserved(deployment, replica_sets, pods, model, decision, problem, told), now)
+        heard, again = await self._events.of(pods, now)
+        seen = ServingObserved(deployment, replica_sets, pods, model, decision, problem, told, heard)
+        status = compute(md, seen, now)
         if taken:
             return Outcome(status, TAKEN_LOOK)
-        return Outcome(status, SOON if waiting else None, failed)
+        return Outcome(status, SOON if waiting else again, failed)
 
     def leave(self, key: Key) -> None:
         """Deleted: nothing of it is worth remembering."""

@@ -16,11 +16,13 @@ from moorage.kube.client import Client
 from moorage.kube.errors import ApiError, Forbidden, Invalid, NotFound
 from moorage.kube.kinds import JOB, POD, Key
 from moorage.reconcile.children import Children
+from moorage.reconcile.eventreader import EventReader
 from moorage.reconcile.outcome import SOON, TAKEN_LOOK, Outcome, problem_of
 from moorage.reconcile.plan import Standing, standing
 from moorage.reconcile.progress import ProgressWatch
 from moorage.reconcile.store import Object, Store
-from moorage.status.training import TrainingObserved, compute
+from moorage.status.kubelet import Hearsay
+from moorage.status.training import TrainingObserved, compute, silent
 
 
 class Training:
@@ -30,10 +32,11 @@ class Training:
         store: Store,
         children: Children,
         progress: ProgressWatch,
+        events: EventReader,
         defaults: Callable[[], Defaults],
     ) -> None:
         self._client, self._store, self._children = client, store, children
-        self._progress, self._defaults = progress, defaults
+        self._progress, self._events, self._defaults = progress, events, defaults
 
     async def reconcile(self, key: Key, obj: Object, now: str) -> Outcome:
         tj = TrainingJob.parse(obj)
@@ -59,12 +62,20 @@ class Training:
         pods = self._store.controlled_by(job["metadata"]["uid"]) if job is not None else []
         if job is not None and not _ended(job):
             self._progress.follow(key)
-        status = compute(tj, TrainingObserved(job, pods, self._progress.last(key), problem), now)
+        heard, again = await self._listen(job, pods, now)
+        status = compute(tj, TrainingObserved(job, pods, self._progress.last(key), problem, heard), now)
         if status.get("completionTime"):
             return Outcome(status, again=SOON)  # once that is written, the Job may go
         if taken:
             return Outcome(status, TAKEN_LOOK)
-        return Outcome(status, SOON if waiting else None, failed)
+        return Outcome(status, SOON if waiting else again, failed)
+
+    async def _listen(self, job: Object | None, pods: list[Object], now: str) -> tuple[Hearsay, float | None]:
+        """What others say of pods that wait, or of a Job that has none."""
+        if job is None or pods or _ended(job):
+            return await self._events.of(pods, now)
+        asked = silent(job, pods, now)
+        return await self._events.about(asked) if asked else ({}, SOON)
 
     async def _retire(self, tj: TrainingJob, job: Object | None) -> None:
         """Let Kubernetes remove the Job in time. Its end is in the status by now, so it may vanish."""

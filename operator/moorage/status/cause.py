@@ -7,8 +7,9 @@ only when nothing else is known, a transient end only when there is no final one
 from collections.abc import Iterable
 from typing import Any
 
+from moorage.status.finding import TRANSIENT, Finding
 from moorage.status.measures import whole
-from moorage.status.pods import TRANSIENT, Finding, Pod, all_containers, ended
+from moorage.status.pods import Pod, all_containers, ended
 
 Object = dict[str, Any]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from moorage.api.facts import Decision, Problem, ResolvedModel, Waiting
 from moorage.status.cold_start import ServerTimes
+from moorage.status.kubelet import Hearsay
 
 Object = dict[str, Any]
 
@@ -22,3 +23,5 @@ class ServingObserved:
     problem: Problem | None = None
     server_times: Mapping[str, ServerTimes] = field(default_factory=dict)
     """What servers said of their start, by the name of their pod."""
+    heard: Hearsay = field(default_factory=dict)
+    """Events of pods that have waited for longer than usual (`kubelet.puzzling`)."""

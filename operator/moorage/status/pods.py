@@ -1,67 +1,37 @@
 """What pods say about themselves, as findings: what is wrong or awaited, in the words of who knows.
 
-The scheduler speaks in a condition, the kubelet in a waiting reason, our programs in their termination message. Only
-what Kubernetes keeps in the pod's status is read: no events, no logs. Left out: what a missing ConfigMap volume does
-(the kubelet says that in events alone).
+The scheduler speaks in a condition, our programs in their termination message, the kubelet as `kubelet` has it. No
+logs are read.
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
+from moorage.status.finding import Finding
+from moorage.status.kubelet import START, Circumstances, container_waits, missing, pod_waits
 from moorage.status.words import last_words
 
-_AT: TypeAdapter[AwareDatetime] = TypeAdapter(AwareDatetime)
-
 Pod = dict[str, Any]
-Kind = Literal["Capacity", "Environment", "Program", "Waiting"]
 
-_IMAGE = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
-_START = {"RunContainerError", "CreateContainerError", "StartError", "ContainerCannotRun"}
-# ErrImagePull and ImagePullBackOff take turns, and so would our message, with a write each time.
-_BACK_OFF = re.compile(r"^Back-off pulling image \"[^\"]*\"(: )?(ErrImagePull: )?")
+_AT: TypeAdapter[AwareDatetime] = TypeAdapter(AwareDatetime)
+_ANY_TIME = Circumstances()
+
 # That no pod may be evicted for it either follows from the rest, and comes and goes.
 _NO_EVICTION = re.compile(r" no new claims to deallocate\b| preemption: ")
-_NOT_FOUND = re.compile(r"(secret|configmap|persistentvolumeclaim) \"([^\"]+)\" not found", re.IGNORECASE)
-_KEY_MISSING = re.compile(r"couldn't find key \S+ in (Secret|ConfigMap) \S+")
-_NAMES = {"secret": "Secret", "configmap": "ConfigMap", "persistentvolumeclaim": "Claim"}
 _TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")
-TRANSIENT = 75
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One pod's trouble. Program: a container of the pod ended badly. Environment: it could not be started.
-    Capacity: no node takes it. Waiting: nothing is wrong yet."""
-
-    kind: Kind
-    reason: str
-    message: str
-    pod: str = ""
-    container: str | None = None
-    exit_code: int | None = None
-    time: str | None = None
-    restarts: int = 0
-    report: dict[str, Any] = field(default_factory=dict)
-    """The program's own termination message, where it wrote one."""
-
-    @property
-    def transient(self) -> bool:
-        """Worth trying again, as the program itself says by its exit code."""
-        return self.exit_code == TRANSIENT
-
-
-def findings(pods: Iterable[Pod]) -> list[Finding]:
+def findings(pods: Iterable[Pod], around: Circumstances = _ANY_TIME) -> list[Finding]:
     """At most one of each pod, in the order of their names."""
-    found = (explain(pod) for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"])))
+    found = (explain(pod, around) for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"])))
     return [finding for finding in found if finding is not None]
 
 
-def explain(pod: Pod) -> Finding | None:
+def explain(pod: Pod, around: Circumstances = _ANY_TIME) -> Finding | None:
     """What keeps this pod from being ready; None when nothing does, or when it is leaving."""
     status, name = pod.get("status") or {}, pod["metadata"]["name"]
     if pod["metadata"].get("deletionTimestamp") or is_ready(pod):
@@ -71,10 +41,10 @@ def explain(pod: Pod) -> Finding | None:
         return _unscheduled(name, scheduled.get("message") or "")
     containers = list(all_containers(pod))
     return (
-        next((found for c in containers if (found := _waits_for(name, c))), None)
+        next((found for c in containers if (found := container_waits(name, c))), None)
         or next((found for c in containers if (found := ended(pod, c))), None)
         or _evicted(name, status)
-        or _starting(name, pod.get("spec") or {}, status, containers)
+        or pod_waits(pod, containers, around)
     )
 
 
@@ -97,10 +67,11 @@ def _ended(pod: Pod, container: dict[str, Any], end: dict[str, Any]) -> Finding:
     code, said = end.get("exitCode"), (end.get("message") or "").strip()
     report = _report(said)
     reason, message = report.get("reason"), report.get("message")
-    if end.get("reason") == "OOMKilled":
+    # Where not even the start fits, the runtime is killed in the container's place and says so in words.
+    if end.get("reason") == "OOMKilled" or "OOM-killed" in said:
         words = f" ({message})" if message else ""
         reason, message = "OutOfMemory", f"killed when it needed more memory than its limit{words}: raise limits.memory"
-    elif end.get("reason") in _START:
+    elif end.get("reason") in START:
         reason, message = "StartFailed", said or "the container could not be started"
     elif not reason:
         reason = "Failed" if (pod.get("spec") or {}).get("restartPolicy") == "Never" else "CrashLoop"
@@ -118,30 +89,10 @@ def _ended(pod: Pod, container: dict[str, Any], end: dict[str, Any]) -> Finding:
     )
 
 
-def _waits_for(pod: str, container: dict[str, Any]) -> Finding | None:
-    """What the kubelet waits for before it can start a container."""
-    waiting = (container.get("state") or {}).get("waiting") or {}
-    reason, message = waiting.get("reason") or "", waiting.get("message") or ""
-
-    def finding(kind: str, words: str) -> Finding:
-        return Finding("Environment", kind, words, pod, container["name"])
-
-    if reason in _IMAGE:
-        words = _BACK_OFF.sub("", message).strip()
-        return finding("ImagePullFailed", words or f"cannot pull the image {container.get('image', '')}".strip())
-    if reason == "CreateContainerConfigError":
-        missing = _NOT_FOUND.search(message) or _KEY_MISSING.search(message)
-        kind = f"{_NAMES[missing.group(1).lower()]}NotFound" if missing else "ContainerConfigInvalid"
-        return finding(kind, message or "the kubelet cannot make the container's configuration")
-    if reason in _START:
-        return finding("StartFailed", message or "the container could not be started")
-    return None
-
-
 def _unscheduled(pod: str, message: str) -> Finding:
-    missing = _NOT_FOUND.search(message)
-    if missing and missing.group(1).lower() == "persistentvolumeclaim":
-        return Finding("Environment", "ClaimNotFound", f'PersistentVolumeClaim "{missing.group(2)}" not found', pod)
+    absent = missing(message)
+    if absent and absent.group(1).lower() == "persistentvolumeclaim":
+        return Finding("Environment", "ClaimNotFound", f'PersistentVolumeClaim "{absent.group(2)}" not found', pod)
     if "unbound immediate PersistentVolumeClaims" in message:
         return Finding("Environment", "ClaimNotBound", message, pod)
     words = _NO_EVICTION.split(message)[0].strip()
@@ -153,29 +104,6 @@ def _evicted(pod: str, status: dict[str, Any]) -> Finding | None:
         return None
     reason, message = status.get("reason") or "PodFailed", status.get("message") or "the pod failed"
     return Finding("Program", _camel(reason), message, pod, time=status.get("startTime"))
-
-
-def _starting(pod: str, spec: dict[str, Any], status: dict[str, Any], containers: list[dict[str, Any]]) -> Finding:
-    running = [c["name"] for c in containers if "running" in (c.get("state") or {}) and not c.get("ready")]
-    if not status.get("conditions"):
-        return Finding("Waiting", "Scheduling", "waiting for the scheduler", pod)
-    if "fetch" in running:
-        return Finding("Waiting", "FetchingModel", "the model is being fetched", pod, "fetch")
-    if running:
-        return Finding("Waiting", "Starting", f"{running[0]} is starting", pod, running[0])
-    needed = ", ".join(_needed(spec))
-    words = "the kubelet prepares image and volumes" + (f"; these must exist: {needed}" if needed else "")
-    return Finding("Waiting", "ContainerCreating", words, pod)
-
-
-def _needed(spec: dict[str, Any]) -> Iterator[str]:
-    """What the pod cannot start without. The kubelet tells of a missing one in events alone."""
-    for volume in spec.get("volumes") or []:
-        if claim := volume.get("persistentVolumeClaim"):
-            yield f"PersistentVolumeClaim {claim.get('claimName')}"
-        for kind, key, name in (("ConfigMap", "configMap", "name"), ("Secret", "secret", "secretName")):
-            if (source := volume.get(key)) and not source.get("optional"):
-                yield f"{kind} {source.get(name)}"
 
 
 def all_containers(pod: Pod) -> Iterator[dict[str, Any]]:

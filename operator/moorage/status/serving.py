@@ -7,13 +7,15 @@ healthy deployment is never written to.
 
 from typing import Any
 
-from moorage.api.conditions import find, renewed
+from moorage.api.conditions import clip, find, renewed
 from moorage.api.facts import Decision, ResolvedModel, Waiting
 from moorage.api.modeldeployment import ModelDeployment
 from moorage.api.names import MODEL_LABEL, service_url
 from moorage.status import cold_start, verdict
+from moorage.status.finding import Finding
+from moorage.status.kubelet import Circumstances
 from moorage.status.observed import ServingObserved
-from moorage.status.pods import Finding, findings
+from moorage.status.pods import findings
 from moorage.status.rollout import Rollout, newest, rollout
 from moorage.status.verdict import Verdict
 
@@ -45,7 +47,8 @@ def compute(md: ModelDeployment, observed: ServingObserved, now: str) -> dict[st
     desired = _desired(md, observed)
     calm = settled(md, observed.deployment)
     seen = rollout(observed.deployment, observed.replica_sets, observed.pods, calm=calm)
-    trouble = findings(seen.pods)
+    template: Object = (observed.deployment or {}).get("spec", {}).get("template", {})
+    trouble = findings(seen.pods, Circumstances(now, observed.heard, template.get("spec") or {}))
     state = verdict.judge(observed, seen, trouble, desired)
 
     status: dict[str, Any] = {
@@ -125,7 +128,7 @@ def _last_failure(state: Verdict, old: Object, now: str) -> Object | None:
     fresh = {
         "time": found.time or now,
         "reason": found.reason,
-        "message": found.message,
+        "message": clip(found.message),
         "pod": found.pod or None,
         "container": found.container,
         "exitCode": found.exit_code,

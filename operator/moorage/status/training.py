@@ -7,13 +7,16 @@ ended the status is kept for ever, also when Job and pods are gone.
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage.api.conditions import find, renewed
+from moorage.api.conditions import clip, find, renewed
 from moorage.api.facts import Problem
 from moorage.api.names import TRAINER
 from moorage.api.trainingjob import TrainingJob
 from moorage.status.cause import root_cause
+from moorage.status.finding import Finding
+from moorage.status.kubelet import MOUNTING_SECONDS, Circumstances, Hearsay, seconds
 from moorage.status.measures import metrics, output, progress
-from moorage.status.pods import Finding, findings, report_of
+from moorage.status.pods import findings, report_of
+from moorage.status.refused import refusal
 from moorage.status.verdict import worst_of
 
 Object = dict[str, Any]
@@ -28,6 +31,8 @@ class TrainingObserved:
     pods: list[Object] = field(default_factory=list)
     progress: Object | None = None
     problem: Problem | None = None
+    heard: Hearsay = field(default_factory=dict)
+    """Events of pods that have waited for longer than usual, and of the Job when it has no pods."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ def compute(tj: TrainingJob, observed: TrainingObserved, now: str) -> dict[str, 
     ended = _end(observed.job)
     failure = root_cause(observed.pods, old.get("lastFailure"), since=_time(observed.job, "startTime"))
     active = _active(observed)
-    state = _state(tj, observed, ended, failure, active)
+    trouble = [*findings(observed.pods, Circumstances(now, observed.heard)), *_refused(observed)]
+    state = _state(tj, observed, trouble, ended, failure, active)
     # As soon as it is known: the pods may be gone by the time the Job is complete.
     result = _result(observed.pods)
 
@@ -59,7 +65,7 @@ def compute(tj: TrainingJob, observed: TrainingObserved, now: str) -> dict[str, 
         "workersSummary": f"{active}/{tj.spec.workers}",
         "progress": progress(observed.progress, old.get("progress"), done=ended == "Complete"),
         "metrics": metrics(observed.progress, result, old.get("metrics")),
-        "lastFailure": _last_failure(state, failure, observed, old.get("lastFailure"), now),
+        "lastFailure": _last_failure(state, failure, trouble, observed, old.get("lastFailure"), now),
         "output": output(result) or old.get("output"),
         "conditions": _conditions(tj, state, now),
     }
@@ -81,9 +87,13 @@ def _kept(tj: TrainingJob, job: Object | None) -> dict[str, Any]:
 
 
 def _state(
-    tj: TrainingJob, observed: TrainingObserved, ended: str | None, failure: Object | None, active: int
+    tj: TrainingJob,
+    observed: TrainingObserved,
+    trouble: list[Finding],
+    ended: str | None,
+    failure: Object | None,
+    active: int,
 ) -> _State:
-    trouble = findings(observed.pods)
     capacity = _capacity(tj, observed, trouble)
     idle = ("False", "NotRunning", "no worker runs")
     if ended == "Complete":
@@ -125,18 +135,25 @@ def _failed_because(job: Object | None, failure: Object | None) -> tuple[str, st
 
 
 def _last_failure(
-    state: _State, failure: Object | None, observed: TrainingObserved, before: Object | None, now: str
+    state: _State,
+    failure: Object | None,
+    trouble: list[Finding],
+    observed: TrainingObserved,
+    before: Object | None,
+    now: str,
 ) -> Object | None:
     """What a program told; else what none could tell of: a deadline, a spec that cannot be, a claim that is not
     there."""
     if failure is not None and state.succeeded[1] != _DEADLINE:
         return failure
     time = _ended_at(observed.job) or now
-    outside = worst_of(finding for finding in findings(observed.pods) if finding.kind == "Environment")
+    outside = worst_of(finding for finding in trouble if finding.kind == "Environment")
     if state.succeeded[0] == "False":
-        fresh = {"time": time, "reason": state.succeeded[1], "message": state.succeeded[2]}
+        fresh = {"time": time, "reason": state.succeeded[1], "message": clip(state.succeeded[2])}
     elif outside is not None:
-        fresh = {"time": time, "reason": outside.reason, "message": outside.message, "pod": outside.pod}
+        fresh = {"time": time, "reason": outside.reason, "message": clip(outside.message)}
+        if outside.pod:
+            fresh["pod"] = outside.pod
     else:
         return before
     # The same again is no news: its time says since when.
@@ -155,6 +172,21 @@ def _capacity(tj: TrainingJob, observed: TrainingObserved, trouble: list[Finding
     if before is not None and before["status"] == "True":
         return "True", before["reason"], before["message"]
     return "Unknown", "NotScheduledYet", "not all workers have their place yet"
+
+
+def silent(job: Object | None, pods: list[Object], now: str) -> list[Object]:
+    """The Job, if it should have pods and has none: its controller may not make them."""
+    waits = job is not None and not pods and not _end(job) and seconds(_time(job, "startTime"), now) >= MOUNTING_SECONDS
+    return [job] if job is not None and waits else []
+
+
+def _refused(observed: TrainingObserved) -> list[Finding]:
+    """A Job without pods: what its controller says of it, which is in Events alone."""
+    if observed.job is None or observed.pods:
+        return []
+    told = observed.heard.get(str(observed.job["metadata"].get("uid")), [])
+    last = next((one for one in reversed(told) if one.reason == "FailedCreate"), None)
+    return [] if last is None else [refusal(last.words)]
 
 
 def _result(pods: list[Object]) -> Object:
@@ -184,7 +216,7 @@ def _stages(status: Object, state: _State) -> list[Object]:
         "state": now,
         "startTime": status["startTime"],
         "completionTime": status["completionTime"],
-        "message": None if now in ("Running", "Succeeded") else state.succeeded[2],
+        "message": None if now in ("Running", "Succeeded") else clip(state.succeeded[2]),
     }
     return [{key: value for key, value in stage.items() if value is not None}]
 

@@ -1,13 +1,13 @@
 """What all the findings about a ModelDeployment amount to: one verdict, and the conditions that say it."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from moorage.api.facts import Waiting
+from moorage.status.finding import Finding
 from moorage.status.observed import ServingObserved
-from moorage.status.pods import Finding
+from moorage.status.refused import refusal
 from moorage.status.rollout import Rollout
 
 Text = tuple[str, str, str]
@@ -16,7 +16,6 @@ Text = tuple[str, str, str]
 FINAL_CODES = {64, 65, 66, 78}
 # A store that was away for a moment is no failure; one that stays away is.
 PATIENCE = 2
-_POD_NAME = re.compile(r'^(?:admission webhook .*? denied the request: )?pods "[^"]+" is forbidden: ')
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def judge(observed: ServingObserved, seen: Rollout, trouble: list[Finding], desi
         return Verdict("Unknown", "RollingOut", _count(seen, desired))
     message = f"{_count(seen, desired)}: {worst.message}"
     if worst.kind in ("Capacity", "Waiting") or worst.reason == "ClaimNotBound":
-        return Verdict("Unknown", worst.reason, message)
+        return Verdict("Unknown", worst.reason, message, failure=worst if worst.telling else None)
     if worst.transient and worst.restarts < PATIENCE:
         return Verdict("Unknown", worst.reason, message, failure=worst)
     final = worst.exit_code in FINAL_CODES and worst.kind == "Program"
@@ -111,13 +110,7 @@ def capacity(seen: Rollout, trouble: list[Finding], desired: int, before: dict[s
 
 
 def _refusal(seen: Rollout) -> list[Finding]:
-    """Pods the API server does not let be made. Their random names are left out: they change with every try."""
-    if seen.refused is None:
-        return []
-    message = _POD_NAME.sub("", seen.refused)
-    if "exceeded quota" in message:
-        return [Finding("Capacity", "QuotaExceeded", message)]
-    return [Finding("Environment", "PodsRefused", message)]
+    return [] if seen.refused is None else [refusal(seen.refused)]
 
 
 def _replicas(count: int) -> str:

@@ -35,3 +35,11 @@ def test_renewed_are_the_wanted_ones_in_their_order_with_their_times() -> None:
         ("New", "R", "2"),
         ("Ready", "S", "1"),
     ]
+
+
+def test_a_message_of_any_length_fits() -> None:
+    (condition,) = set_condition(
+        [], type="Ready", status="False", reason="Rejected", message=f"begin{'x' * 1_000_000}end", generation=1, now="1"
+    )
+    assert len(condition["message"]) < 4100
+    assert condition["message"].startswith("begin") and condition["message"].endswith("end")

@@ -11,6 +11,7 @@ from moorage.desired.defaults import Defaults
 from moorage.kube.errors import NotFound
 from moorage.kube.kinds import JOB, POD, Key, Kind, key_of
 from moorage.reconcile.children import Children
+from moorage.reconcile.eventreader import EventReader
 from moorage.reconcile.outcome import SOON, Outcome
 from moorage.reconcile.progress import ProgressWatch
 from moorage.reconcile.store import Store
@@ -58,7 +59,7 @@ class World:
         self.children = Children(self.api, self.store)  # type: ignore[arg-type]
         self.training = Training(
             self.api, self.store, self.children, ProgressWatch(session, lambda _: None),  # type: ignore[arg-type]
-            lambda: Defaults(torch_image="torch", triton_image="triton"),
+            EventReader(self.api), lambda: Defaults(torch_image="torch", triton_image="triton"),
         )  # fmt: skip
 
     async def reconcile(self, status: dict[str, Any] | None = None, **spec: Any) -> Outcome:

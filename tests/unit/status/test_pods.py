@@ -69,6 +69,18 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
         crashed(137, reason="OOMKilled"),
         ("Program", "OutOfMemory", "killed when it needed more memory than its limit: raise limits.memory"),
     ),
+    "out of memory before it began": (
+        crashed(128, "container init was OOM-killed (memory limit too low?)", reason="StartError"),
+        (
+            "Program",
+            "OutOfMemory",
+            "killed when it needed more memory than its limit: raise limits.memory",
+        ),
+    ),
+    "out of memory in an init container": (
+        crashed(137, reason="OOMKilled", container="fetch", init=True),
+        ("Program", "OutOfMemory", "killed when it needed more memory than its limit: raise limits.memory"),
+    ),
     "last words": (
         crashed(1, "line 1\nline 2\nTraceback\nline 4\nline 5\nValueError: no"),
         ("Program", "CrashLoop", "ended with exit code 1: line 2\nTraceback\nline 4\nline 5\nValueError: no"),

@@ -198,6 +198,19 @@ def test_the_last_failure_has_everything_and_stays() -> None:
     assert look(serving(status), LATER, deployment=deployment(1))["lastFailure"] == expected
 
 
+def test_a_server_that_takes_long_is_remembered_and_is_no_failure_yet() -> None:
+    slow = pod(
+        containerStatuses=[
+            {"name": "server", "ready": False, "state": {"running": {"startedAt": "2026-01-01T11:59:00Z"}}}
+        ],
+        conditions=[{"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T11:58:00Z"}],
+    )
+    status = troubled(slow)
+    assert conditions(status)["Ready"] == ("Unknown", "ProbeFailing")
+    assert conditions(status)["Stalled"][0] == "False"
+    assert status["lastFailure"]["reason"] == "ProbeFailing"
+
+
 def test_the_same_failure_of_another_pod_is_no_news() -> None:
     status = troubled(crashed(1, "boom"))
     again = look(

@@ -8,7 +8,8 @@ from moorage.api.conditions import find
 from moorage.api.facts import Problem
 from moorage.api.trainingjob import TrainingJob
 from moorage.api.trainingjob_status import TrainingJobStatus
-from moorage.status.training import TrainingObserved, compute
+from moorage.status.kubelet import Heard
+from moorage.status.training import TrainingObserved, compute, silent
 from unit.status.objects import LATER, NOW, job, unschedulable, waiting, worker
 
 DONE = {
@@ -240,6 +241,30 @@ def test_a_training_that_fails_while_its_other_workers_are_stopped() -> None:
     assert conditions(status)["Succeeded"] == ("Unknown", "Failing")
     assert status["lastFailure"]["reason"] == "ScriptFailed"
     assert "completionTime" not in status
+
+
+@pytest.mark.parametrize(
+    ("words", "reason", "capacity"),
+    [
+        ('violates PodSecurity "restricted:latest"', "PodsRefused", "Unknown"),
+        ("exceeded quota: small, requested: cpu=2", "QuotaExceeded", "False"),
+    ],
+)
+def test_a_job_that_may_not_make_pods(words: str, reason: str, capacity: str) -> None:
+    heard = {"job": [Heard("FailedCreate", f'Error creating: pods "t-train-0-x7k" is forbidden: {words}')]}
+    status = look(training(), job=job(), heard=heard)
+    assert conditions(status)["Succeeded"] == ("Unknown", reason)
+    assert find(status["conditions"], "Succeeded")["message"] == words
+    assert conditions(status)["CapacityAvailable"][0] == capacity
+    assert (status.get("lastFailure") or {}).get("reason") == (reason if reason == "PodsRefused" else None)
+
+
+def test_when_a_job_without_pods_is_asked_about() -> None:
+    assert silent(job(), [], "2026-01-01T11:00:02Z") == []
+    assert silent(job(), [], NOW) == [job()]
+    assert silent(job(), [worker(0)], NOW) == []
+    assert silent(job("Failed"), [], NOW) == []
+    assert silent(None, [], NOW) == []
 
 
 def test_a_pod_without_a_message_tells_its_last_words() -> None:
