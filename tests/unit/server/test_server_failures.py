@@ -83,7 +83,7 @@ async def test_a_device_that_breaks_ends_the_server(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(lifecycle, "_load", lambda settings: (Broken(), "cuda"))
     with structlog.testing.capture_logs() as lines:
         server = asyncio.create_task(lifecycle.run(Settings(tmp_path, "m", http_port=0, metrics_port=0)))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while "ready" not in [line["event"] for line in lines]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             url = f"http://127.0.0.1:{lines[0]['http']}/v2/models/m/infer"
