@@ -67,6 +67,7 @@ MODULES = {
             stamps=tuple(VERSION_STAMPS.items()),
         ),
         Module("kwok", ".", ("kwok",), 1),
+        Module("s3", "github.com/versity/versitygw/cmd/versitygw", ("versitygw",), 1),
         # Prometheus with one way of discovery only builds in a third of the time.
         Module(
             "prometheus",
@@ -75,7 +76,6 @@ MODULES = {
             2,
             tags="remove_all_sd,enable_kubernetes_sd",
         ),
-        Module("s3", "github.com/versity/versitygw/cmd/versitygw", ("versitygw",), 1),
     )
 }
 API_MODULES = ("kube", "kwok")
@@ -95,9 +95,15 @@ class Binaries:
 def ensure(names: Iterable[str], progress: Progress) -> Binaries:
     """The programs of those modules, built where the cache does not have them."""
     wanted = [MODULES[name] for name in names]
-    if any(missing(module) for module in wanted):
-        with cache.lock("go-build", progress):
-            build([module for module in wanted if missing(module)], progress)
+
+    def lacking() -> list[Module]:
+        return [module for module in wanted if missing(module)]
+
+    if lacking():
+        # Another process may be building more than we want: each module is there as soon as it is built.
+        with cache.lock("go-build", progress, unless=lambda: not lacking()):
+            if remaining := lacking():
+                build(remaining, progress)
     return Binaries({module.name: cache.used(cache.entry("bin", entry_name(module))) for module in wanted})
 
 

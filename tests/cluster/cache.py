@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from cluster.progress import Progress
 
 # The kinds whose entries are folders by themselves; the images share layers and stay.
 PRUNED = ("bin", "helm", "kind", "pypi", "triton")
 UNUSED_SECONDS = 30 * 24 * 3600
+LOOK_SECONDS = 0.2
 
 
 def root() -> Path:
@@ -35,17 +37,26 @@ def key(parts: Iterable[tuple[str, bytes]]) -> str:
 
 
 @contextmanager
-def lock(name: str, progress: Progress) -> Iterator[None]:
-    """One at a time over all processes of this user; ends with the process, so that a killed one blocks nobody."""
+def lock(name: str, progress: Progress, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """One at a time over all processes of this user; ends with the process, so that a killed one blocks nobody.
+
+    Who waits goes on without the lock once `unless` holds: what it wanted to make is there."""
     path = root() / "locks" / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not taken(file):
             with progress.step(f"waiting for another process that makes {name}"):
-                fcntl.flock(file, fcntl.LOCK_EX)
+                while not (unless() or taken(file)):
+                    time.sleep(LOOK_SECONDS)
         yield
+
+
+def taken(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

@@ -109,3 +109,9 @@ def test_what_nobody_has_used_for_long_is_removed_and_made_again(root: Path) -> 
     assert fresh.exists() and image.exists() and not old.exists()
     assert (cache.publish("pypi", "old", make, quiet()) / "file").exists()
     assert [path.name for path in (root / "tmp").iterdir()] == []
+
+
+def test_who_waits_for_what_another_makes_goes_on_as_soon_as_it_is_there() -> None:
+    looked = iter([False, False, True])
+    with cache.lock("build", quiet()), cache.lock("build", quiet(), unless=lambda: next(looked)):
+        pass

@@ -1,6 +1,7 @@
 """Progress says each step with its time, is never silent for long, and keeps nested steps apart."""
 
 import io
+import re
 import threading
 
 import pytest
@@ -12,7 +13,7 @@ def test_a_step_is_said_with_its_time_when_it_ends() -> None:
     said = io.StringIO()
     with Progress(said).step("nodes"):
         assert said.getvalue() == ""
-    assert said.getvalue() == "✓ nodes (0.0 s)\n"
+    assert re.fullmatch(r"✓ nodes \(\d+\.\d s\)\n", said.getvalue())
 
 
 def test_a_step_that_fails_says_so_and_lets_the_error_through() -> None:
@@ -29,7 +30,8 @@ def test_steps_within_steps_are_indented() -> None:
         progress.note("a note")
         with progress.step("inner"):
             pass
-    assert said.getvalue().splitlines() == ["  a note", "  ✓ inner (0.0 s)", "✓ outer (0.0 s)"]
+    lines = [line.split(" (")[0] for line in said.getvalue().splitlines()]
+    assert lines == ["  a note", "  ✓ inner", "✓ outer"]
 
 
 def test_a_long_step_is_heard_of_with_what_it_is_at() -> None:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +110,7 @@ class Server:
         message: dict[str, Any] = json.loads(self.termination_file.read_text())
         return message
 
-    def wait_for(self, event: str, seconds: float = 60) -> dict[str, Any]:
+    def wait_for(self, event: str, seconds: float = 200) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for line in self.log:
@@ -128,7 +127,7 @@ class Server:
         samples = re.findall(r"^([^#\s]\S*) (\S+)$", text, re.MULTILINE)
         return {name: float(value) for name, value in samples}
 
-    def terminate(self, seconds: float = 60) -> int:
+    def terminate(self, seconds: float = 200) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
@@ -140,10 +139,6 @@ Start = Callable[..., Server]
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Starts a server with a model and environment; waits until it is ready unless told not to."""
     servers: list[Server] = []
-    # torch takes 7 s to import from sources and 2 s from bytecode, which some installers do not make.
-    bytecode = {}
-    if not Path(cache_from_source(torch.__file__)).exists():
-        bytecode["PYTHONPYCACHEPREFIX"] = str(tmp_path_factory.mktemp("bytecode"))
 
     def start(model: Path, ready: bool = True, **env: str) -> Server:
         folder = tmp_path_factory.mktemp("server")
@@ -153,7 +148,6 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
             server.process = subprocess.Popen(
                 [sys.executable, "-m", "moorage_server"],
                 env=inherited
-                | bytecode
                 | {
                     "PYTHONPATH": str(ROOT / "images" / "torch"),
                     "MOORAGE_MODEL_PATH": str(model),
@@ -169,7 +163,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         servers.append(server)
         if ready:
             server.ports = server.wait_for("listening")
-            server.wait_for("ready", 120)
+            server.wait_for("ready", 200)
         return server
 
     yield start

@@ -61,7 +61,7 @@ async def ask(engine: Engine, *values: float, width: int = 2) -> list[float]:
 
 
 async def waiting(engine: Engine, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while engine.queue_size != count:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
@@ -157,7 +157,7 @@ async def test_a_request_nobody_waits_for_is_not_run() -> None:
 
 async def test_a_delay_gathers_a_batch_and_a_full_one_does_not_wait() -> None:
     model = Doubling()
-    async with running(model, max_batch_size=3, max_delay=30) as engine, asyncio.timeout(20):
+    async with running(model, max_batch_size=3, max_delay=30) as engine, asyncio.timeout(120):
         tasks = []
         for i in range(3):
             tasks.append(asyncio.create_task(ask(engine, i)))
@@ -168,7 +168,7 @@ async def test_a_delay_gathers_a_batch_and_a_full_one_does_not_wait() -> None:
 
 async def test_a_delay_ends() -> None:
     model = Doubling()
-    async with running(model, max_delay=0.05) as engine, asyncio.timeout(20):
+    async with running(model, max_delay=0.05) as engine, asyncio.timeout(120):
         assert await ask(engine, 1) == [2]
 
 

@@ -269,7 +269,7 @@ def test_the_digest_of_a_file_and_of_a_folder(classifier: Path) -> None:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     loaded(file, model_sha256=digest)
     listing = "find . -type f -printf '%P\\n' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum"
-    folder_digest = subprocess.check_output(listing, shell=True, cwd=classifier, text=True, timeout=30).split()[0]
+    folder_digest = subprocess.check_output(listing, shell=True, cwd=classifier, text=True, timeout=120).split()[0]
     loaded(classifier, model_sha256=folder_digest)
     error = refusal(classifier, model_sha256=digest)
     assert (error.reason, error.exit_code) == ("DigestMismatch", 65)

@@ -102,7 +102,7 @@ async def end_of_a_server_whose_model_raises(
     monkeypatch.setattr(lifecycle, "_load", lambda settings: (Broken(), "cuda", 0.0))
     with structlog.testing.capture_logs() as lines:
         server = asyncio.create_task(lifecycle.run(Settings(tmp_path, "m", http_port=0, metrics_port=0)))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while "ready" not in [line["event"] for line in lines]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             url = f"http://127.0.0.1:{lines[0]['http']}/v2/models/m/infer"

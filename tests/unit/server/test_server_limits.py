@@ -13,7 +13,7 @@ BODY: dict[str, Any] = {"inputs": [fp32([[1.0, 2.0]])]}
 
 def ask_many(server: Server, count: int) -> list[httpx.Response]:
     async def run() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=httpx.Limits(max_connections=count)) as c:
+        async with httpx.AsyncClient(base_url=server.url, timeout=120, limits=httpx.Limits(max_connections=count)) as c:
             return await asyncio.gather(*(c.post(server.infer_path, json=BODY) for _ in range(count)))
 
     return asyncio.run(run())
@@ -40,7 +40,7 @@ def test_while_loading(start_server: Start, tmp_path: Path) -> None:
         file.truncate(30_000_000_000)
     server = start_server(tmp_path, ready=False, MOORAGE_MODEL_SHA256="0" * 64)
     server.ports = server.wait_for("listening")
-    with httpx.Client(base_url=server.url, timeout=10) as client:
+    with httpx.Client(base_url=server.url, timeout=120) as client:
         assert client.get("/v2/health/live").status_code == 200
         ready, infer = client.get("/v2/health/ready"), client.post(server.infer_path, json=BODY)
         assert (ready.status_code, infer.status_code) == (503, 503)
@@ -58,7 +58,7 @@ def test_what_nobody_waits_for_leaves_the_queue(start_server: Start, slow: Path)
     server = start_server(slow, MOORAGE_MAX_BATCH_SIZE="1")
 
     async def impatient() -> None:
-        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
             tasks = [asyncio.create_task(client.post(server.infer_path, json=BODY)) for _ in range(60)]
             while server.metrics()["moorage_server_queue_size"] < 30:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)

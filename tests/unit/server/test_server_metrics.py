@@ -13,7 +13,7 @@ SECRET = 0.7264519
 
 def test_the_metrics_of_the_contract(start_server: Start, classifier: Path) -> None:
     server = start_server(classifier, MOORAGE_MODEL_VERSION="v7")
-    with httpx.Client(base_url=server.url, timeout=30) as client:
+    with httpx.Client(base_url=server.url, timeout=120) as client:
         for rows in (1, 2, 5):
             client.post(server.infer_path, json={"inputs": [fp32([[0.5] * FEATURES] * rows)]})
         client.post(server.infer_path, content=b"{")
@@ -56,7 +56,7 @@ def test_requests_in_flight_count_before_they_end(start_server: Start, slow: Pat
 
 def test_the_log_has_no_payload(start_server: Start, classifier: Path) -> None:
     server = start_server(classifier, MOORAGE_LOG_LEVEL="debug")
-    with httpx.Client(base_url=server.url, timeout=30) as client:
+    with httpx.Client(base_url=server.url, timeout=120) as client:
         rows = [[SECRET] * FEATURES]
         client.post(server.infer_path, json={"inputs": [fp32(rows)]}, headers={"X-Request-Id": "abc"})
         client.post(server.infer_path, json={"inputs": [fp32([[SECRET]])]})
@@ -74,7 +74,7 @@ def test_the_log_has_no_payload(start_server: Start, classifier: Path) -> None:
 
 def test_the_access_log_is_a_sample(start_server: Start, classifier: Path) -> None:
     server = start_server(classifier)
-    with httpx.Client(base_url=server.url, timeout=30) as client:
+    with httpx.Client(base_url=server.url, timeout=120) as client:
         for _ in range(200):
             client.post(server.infer_path, json={"inputs": [fp32([[0.5] * FEATURES])]})
     assert server.terminate() == 0

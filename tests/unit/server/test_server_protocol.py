@@ -76,7 +76,7 @@ def test_many_at_once_each_get_their_own_answer(server: Server, classifier: Path
 
     async def ask_all() -> list[list[int]]:
         limits = httpx.Limits(max_connections=50)
-        async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=120) as client:
 
             async def ask(start: int, count: int) -> list[int]:
                 response = await client.post(server.infer_path, json={"inputs": [fp32(rows[start : start + count])]})
@@ -183,7 +183,7 @@ def test_a_request_the_model_fails_on_fails_alone(start_server: Start, lookup: P
         return {"inputs": [{"name": "ids", "datatype": "INT64", "shape": [1, 2], "data": [value, 0]}]}
 
     async def ask_all() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
             return await asyncio.gather(*(client.post(server.infer_path, json=ids(value)) for value in range(12)))
 
     answers = asyncio.run(ask_all())
@@ -198,6 +198,6 @@ def test_numbers_that_json_does_not_have(start_server: Start, tmp_path: Path) ->
             return x.log()
 
     server = start_server(export(Log(), (torch.ones(2, 1),), tmp_path))
-    response = httpx.post(server.url + server.infer_path, json={"inputs": [fp32([[-1.0], [0.0], [1.0]])]}, timeout=30)
+    response = httpx.post(server.url + server.infer_path, json={"inputs": [fp32([[-1.0], [0.0], [1.0]])]}, timeout=120)
     assert response.json()["outputs"][0]["data"] == [None, None, 0.0]
     assert server.terminate() == 0

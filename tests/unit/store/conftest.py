@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from cluster import binaries
+from cluster.fixtures import seen
+from cluster.interface import ClusterError
+from cluster.progress import Progress
 from moorage_store import remote
 
 
@@ -100,14 +104,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """versitygw over a folder; yields that folder, in which each bucket is a folder."""
-    from cluster import binaries, cache
-
-    module = binaries.MODULES["s3"]
-    if binaries.missing(module):
-        pytest.skip("no S3 server built yet (make cluster-up builds it)")
-    program = cache.entry("bin", binaries.entry_name(module)) / "versitygw"
+def s3_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Path]:
+    """versitygw over a folder; yields that folder, in which each bucket is a folder. Built at the first use."""
+    try:
+        with seen(pytestconfig):
+            program = binaries.ensure(["s3"], Progress()).path("versitygw")
+    except ClusterError as error:
+        pytest.skip(f"no S3 server: {str(error).splitlines()[0]}")
     root = tmp_path_factory.mktemp("s3")
     (root / "models").mkdir()
     with socket.socket() as probe:
