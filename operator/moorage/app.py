@@ -63,6 +63,7 @@ class Operator:
         self._stop = asyncio.Event()
         self._ready = False
         self._leadership: Leadership | None = None
+        self._counting: asyncio.Task[None] | None = None
 
     async def main(self) -> int:
         """The process's exit code."""
@@ -115,12 +116,15 @@ class Operator:
                 return 0
             self._leadership = Leadership(client, election, settings, self._identity, self._handle_signals)
             store = self._leadership._store
-            telemetry.CONDITIONS.read_from(lambda: (obj for kind in OWNERS for obj in store.of(kind)))
+            counting = telemetry.CONDITIONS.keep_counting(lambda: (obj for kind in OWNERS for obj in store.of(kind)))
+            self._counting = asyncio.create_task(counting, name="conditions")
             await self._leadership.serve(self._stop)
         except (LeaseLost, Trouble) as error:
             log.error("ending", reason=str(error))
             return 1
         finally:
+            if self._counting is not None:
+                self._counting.cancel()
             if self._leadership is not None:
                 await self._leadership.wind_up()
             else:

@@ -6,6 +6,7 @@ Nothing here decides anything, so every other module may import it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Callable, Iterable, MutableMapping
@@ -65,48 +66,55 @@ EVENTS_POSTED = Counter(
 )
 
 
+AT_ONCE = 50
+"""Resources looked at before others have their turn: some two milliseconds."""
+
+
 class Conditions(Collector):
-    """What the conditions of all resources say together, counted when Prometheus asks.
+    """What the conditions of all resources say together, as the pod that leads counts it from time to time.
 
     One series for each kind, condition and status, never one for each resource: ten thousand of them cost no more
     than two. Which one it is, `kubectl get mdep,tjob -A` says.
     """
 
-    _labels = ("kind", "condition", "status")
-
     def __init__(self) -> None:
-        self._resources: Callable[[], Iterable[dict[str, Any]]] = tuple
+        # By labels: how many, and since when the first. Times of one form and zone, so the text that sorts first is it.
+        self._found: dict[tuple[str, str, str], tuple[int, str]] = {}
 
-    def read_from(self, resources: Callable[[], Iterable[dict[str, Any]]]) -> None:
-        """Only the pod that leads knows the resources; the others show no series."""
-        self._resources = resources
+    async def keep_counting(self, resources: Callable[[], Iterable[dict[str, Any]]], every: float = 30) -> None:
+        """Never for long at a time: a reconcile does not wait for it."""
+        while True:
+            found: dict[tuple[str, str, str], tuple[int, str]] = {}
+            for number, obj in enumerate(resources(), start=1):
+                for condition in (obj.get("status") or {}).get("conditions") or ():
+                    labels, since = (
+                        (obj["kind"], condition["type"], condition["status"]),
+                        condition["lastTransitionTime"],
+                    )
+                    known = found.get(labels)
+                    found[labels] = (1, since) if known is None else (known[0] + 1, min(known[1], since))
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            self._found = found
+            await asyncio.sleep(every)
 
     def describe(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+        labels = ("kind", "condition", "status")
         return (
-            GaugeMetricFamily(
-                "moorage_operator_conditions", "Resources by what a condition says.", labels=self._labels
-            ),
+            GaugeMetricFamily("moorage_operator_conditions", "Resources by what a condition says.", labels=labels),
             GaugeMetricFamily(
                 "moorage_operator_condition_age_seconds",
                 "How long the condition has had this status on the resource where it has had it longest.",
-                labels=self._labels,
+                labels=labels,
             ),
         )
 
     def collect(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
-        # By labels: how many, and since when the first. Times of one form and zone, so the text that sorts first is it.
-        found: dict[tuple[str, str, str], tuple[int, str]] = {}
-        for obj in self._resources():
-            kind = obj["kind"]
-            for condition in (obj.get("status") or {}).get("conditions") or ():
-                labels, since = (kind, condition["type"], condition["status"]), condition["lastTransitionTime"]
-                known = found.get(labels)
-                found[labels] = (1, since) if known is None else (known[0] + 1, min(known[1], since))
         count, age = self.describe()
         now = datetime.now(UTC)
-        for names, (number, since) in found.items():
-            count.add_metric(names, number)
-            age.add_metric(names, max(0.0, (now - datetime.fromisoformat(since)).total_seconds()))
+        for labels, (number, since) in self._found.items():
+            count.add_metric(labels, number)
+            age.add_metric(labels, max(0.0, (now - datetime.fromisoformat(since)).total_seconds()))
         return count, age
 
 

@@ -78,6 +78,8 @@ def places(node: ast.AST) -> Iterator[ast.expr]:
             yield from (value for arg, value in zip(with_default, defaults, strict=True) if arg.arg == "reason")
         case ast.Return(value=ast.Tuple(elts=[ast.Name(id="said") as reason, _])):
             yield reason
+        case ast.Return(value=ast.JoinedStr() as composed):
+            yield composed
 
 
 def assigned(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:

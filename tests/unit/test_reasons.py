@@ -34,7 +34,10 @@ def test_every_row_is_of_a_reason_that_exists() -> None:
         ('def f(): return ("False" if bad else "True"), "Six", "words"', {"Six"}),
         ('reason = "Seven" if policy == "Never" else known or "Eight"', {"Seven", "Eight"}),
         ('reason, message = (worst.reason, "x") if worst else ("Nine", "words")', {"Nine"}),
-        ('_T = {"a": "A"}\nkind = f"{_T[x]}NotFound" if x else "Ten"\nfinding(kind, words)', {"ANotFound", "Ten"}),
+        (
+            '_T = {"a": "Thing"}\nkind = f"{_T[x]}NotFound" if x else "Ten"\nfinding(kind, words)',
+            {"ThingNotFound", "Ten"},
+        ),
         ('log.info("Something", name="Else")', set()),
         ('status: Literal["True", "False", "Unknown"]', set()),
     ],

@@ -1,10 +1,14 @@
 """Every log line is one JSON object with the same keys, ours and those of libraries; conditions are counted in all."""
 
+import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from prometheus_client.metrics_core import Metric
 
 from moorage.telemetry import Conditions
 
@@ -43,22 +47,45 @@ def resource(kind: str, *conditions: tuple[str, str, float]) -> dict[str, Any]:
     return {"kind": kind, "status": {"conditions": told}}
 
 
-def test_conditions_are_counted_with_one_series_for_any_number_of_resources() -> None:
+async def counted(resources: list[dict[str, Any]]) -> Conditions:
     conditions = Conditions()
-    assert [family.samples for family in conditions.collect()] == [[], []]
+    task = asyncio.create_task(conditions.keep_counting(lambda: iter(resources)))
+    await asyncio.sleep(0.3)
+    assert not task.done()
+    task.cancel()
+    return conditions
+
+
+def values(family: Metric) -> dict[tuple[str, ...], float]:
+    return {tuple(sample.labels.values()): sample.value for sample in family.samples}
+
+
+async def test_conditions_are_counted_with_one_series_for_any_number_of_resources() -> None:
+    assert [family.samples for family in Conditions().collect()] == [[], []], "who does not lead knows nothing"
     resources = [resource("ModelDeployment", ("Ready", "True", age), ("Stalled", "False", 5)) for age in range(500)]
     resources += [
         resource("ModelDeployment", ("Ready", "False", 1000)),
         resource("TrainingJob"),
         {"kind": "TrainingJob"},
     ]
-    conditions.read_from(lambda: iter(resources))
-    number, age = conditions.collect()
-    assert {tuple(s.labels.values()): s.value for s in number.samples} == {
+    number, age = (await counted(resources)).collect()
+    assert values(number) == {
         ("ModelDeployment", "Ready", "True"): 500,
         ("ModelDeployment", "Ready", "False"): 1,
         ("ModelDeployment", "Stalled", "False"): 500,
     }
-    ages = {tuple(s.labels.values()): s.value for s in age.samples}
-    assert 499 <= ages["ModelDeployment", "Ready", "True"] < 520
-    assert 1000 <= ages["ModelDeployment", "Ready", "False"] < 1020
+    assert 499 <= values(age)["ModelDeployment", "Ready", "True"] < 520
+    assert 1000 <= values(age)["ModelDeployment", "Ready", "False"] < 1020
+
+
+async def test_others_have_their_turn_while_conditions_are_counted() -> None:
+    def endless() -> Iterator[dict[str, Any]]:
+        while True:
+            yield resource("TrainingJob", ("Succeeded", "True", 1))
+
+    task = asyncio.create_task(Conditions().keep_counting(endless))
+    async with asyncio.timeout(20):
+        for _turn in range(3):
+            await asyncio.sleep(0.01)
+    assert not task.done()
+    task.cancel()
