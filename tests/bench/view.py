@@ -51,12 +51,17 @@ class View:
         self.ready[uid] = obj["metadata"]["generation"] if rolled_out(obj) else 0
 
     async def _follow(self, api: Api, version: str) -> None:
-        path = f"{MODEL_DEPLOYMENTS}?watch=true&resourceVersion={version}&timeoutSeconds={HOURS}"
-        async with api.session.get(path) as answer:
-            answer.raise_for_status()
-            async for line in answer.content:
-                self._take(orjson.loads(line))
-        raise RuntimeError("the watch ended")
+        # Right after a CRD has changed the API server ends its watches; what follows goes on from there.
+        while True:
+            path = f"{MODEL_DEPLOYMENTS}?watch=true&resourceVersion={version}&timeoutSeconds={HOURS}"
+            async with api.session.get(path) as answer:
+                if answer.status != 429:
+                    answer.raise_for_status()
+                    async for line in answer.content:
+                        event = orjson.loads(line)
+                        self._take(event)
+                        version = event["object"]["metadata"]["resourceVersion"]
+            await asyncio.sleep(0.2)
 
 
 def rolled_out(obj: dict[str, Any]) -> bool:
