@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,6 +64,8 @@ class Tier:
 
 @contextmanager
 def api_tier(progress: Progress) -> Iterator[Tier]:
+    # Told to stop it clears up, as after an error.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cluster = ApiCluster(Names(f"{default_name('api')}-bench"))
     cluster.down(progress)  # what a killed run left
     try:
