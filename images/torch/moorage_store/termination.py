@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +23,8 @@ def write(reason: str, message: str = "", **extra: Any) -> None:
     if not path.exists() and "MOORAGE_TERMINATION_LOG" not in os.environ:
         return
     body: dict[str, Any] = {"reason": _cut(reason, 100), **({"message": message} if message else {}), **extra}
-    body["time"] = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    # Not datetime.UTC: a Python of before 3.11 shall still be able to say that it is too old.
+    body["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")  # noqa: UP017
     try:
         path.write_bytes(_encode(body))
     except OSError as error:

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from moorage_store.termination import TRANSIENT, USAGE
+from moorage_store.termination import CONFIG, TRANSIENT, USAGE
 from moorage_trainer import report
 from moorage_trainer.ending import MESSAGE, Terminated
 from moorage_trainer.failure import Ended, Failure, first_cause
@@ -50,6 +50,10 @@ def run(command: list[str], run_dir: Path) -> Failure | None:
     except (Terminated, SignalException):
         return Failure("Terminated", MESSAGE, TRANSIENT)
     except RendezvousError as error:
+        if "EADDRINUSE" in str(error.__cause__):
+            port = config.rdzv_endpoint.rpartition(":")[2]
+            message = f"cannot listen on port {port}, where the workers meet: something else in the pod does"
+            return Failure("PortInUse", message, CONFIG)
         return Failure("PeerLost", f"the workers lost each other: {error}", TRANSIENT)
     finally:
         output.close()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import moorage_store
 import moorage_trainer
+from moorage_store import termination
 
 
 def install(folder: Path) -> None:
@@ -17,5 +18,10 @@ def install(folder: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m moorage_trainer.install FOLDER")
-    install(Path(sys.argv[1]))
+        termination.fail(termination.USAGE, "InvalidConfiguration", "usage: python -m moorage_trainer.install FOLDER")
+    try:
+        install(Path(sys.argv[1]))
+    except (OSError, shutil.Error) as error:
+        termination.fail(
+            1, "InternalError", f"the launcher cannot be copied to {sys.argv[1]}: {termination.one_line(error)}"
+        )

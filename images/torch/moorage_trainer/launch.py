@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +20,8 @@ from moorage_store.publish import Output
 from moorage_trainer import agent, data, ending, rendezvous, report, status
 from moorage_trainer.failure import Failure
 from moorage_trainer.settings import BadEnvironment, Settings
+
+OLDEST = (3, 11)
 
 # What the store calls a model is the data here.
 _DATA_REASONS = {
@@ -32,6 +35,9 @@ _DATA_REASONS = {
 def main(arguments: list[str]) -> None:
     ending.on_sigterm()
     try:
+        if sys.version_info < OLDEST:  # of an image of the user's
+            there = ".".join(map(str, sys.version_info[:3]))
+            raise BadEnvironment(f"the image needs Python {OLDEST[0]}.{OLDEST[1]} or later; it has {there}")
         settings = Settings.from_environment()
         command = _command(arguments, settings)
         _work(settings, command)
@@ -45,7 +51,7 @@ def main(arguments: list[str]) -> None:
         _end(Failure("Terminated", ending.MESSAGE, termination.TRANSIENT))
     except Exception as error:  # a full disk, say, or a mistake of ours: never without a word
         traceback.print_exc()
-        _end(Failure("ScriptFailed", f"the launcher failed: {type(error).__name__}: {error}", 1))
+        _end(Failure("InternalError", f"the launcher failed: {termination.one_line(error)}", 1))
 
 
 def _work(settings: Settings, command: list[str]) -> None:
@@ -68,6 +74,10 @@ def _work(settings: Settings, command: list[str]) -> None:
             rendezvous.wait_for_first(settings, _say)
         _say(f"worker {settings.index} of {settings.nodes} starts: {' '.join(command)}")
         if failure := agent.run(command, run_dir):
+            if settings.recipe and failure.reason == "ScriptFailed" and failure.signal is None:
+                failure = replace(
+                    failure, reason="InternalError"
+                )  # the recipe is ours, and so is what it did not foresee
             _end(failure, report.read(run_dir, report.PROGRESS))
         ending.finish_first()
         if settings.is_first:

@@ -91,10 +91,12 @@ class _Pipe:
             # Progress bars write long "lines" without an end.
             if len(rest) > 2**16:
                 _write(self._prefix + rest + b"\n")
+                self._lines.append(rest[:LINE_BYTES])
                 rest = b""
         else:
             _write(data)
-            rest = rest[-LINE_BYTES:] if len(rest) > 2**16 else rest
+            if len(rest) > 2**16:  # an exception says at the beginning what it is, a progress bar at the end
+                rest = rest[: LINE_BYTES // 2] + rest[-LINE_BYTES // 2 :]
         self._rest = rest
 
     def lines(self) -> list[str]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 PROGRESS, RESULT = "progress.json", "result.json"
+# What is longer is no report, and would fill the launcher's memory.
+MAX_BYTES = 2**20
 
 
 def write(name: str, body: Mapping[str, Any]) -> None:
@@ -30,8 +32,9 @@ def write_failure(reason: str, message: str, step: int | None = None) -> None:
 def read(folder: Path, name: str) -> dict[str, Any]:
     """Empty where there is none or the program wrote no JSON object."""
     try:
-        body = json.loads((folder / name).read_text())
-    except (OSError, ValueError):
+        with (folder / name).open("rb") as file:
+            body = json.loads(file.read(MAX_BYTES))
+    except (OSError, ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
 

@@ -36,6 +36,15 @@ class Progress:
         return body
 
 
+def _finite(value: Any) -> Any:
+    """JSON has neither NaN nor infinity; a loss that is one is told as null."""
+    if isinstance(value, dict):
+        return {key: _finite(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_finite(child) for child in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def serve(run_dir: Path, port: int) -> ThreadingHTTPServer:
     """Begins to serve, in threads that end with the process."""
     progress = Progress(run_dir)
@@ -53,7 +62,7 @@ def serve(run_dir: Path, port: int) -> ThreadingHTTPServer:
                 self._answer(404, {"error": "there are /progress and /healthz"})
 
         def _answer(self, status: int, body: dict[str, Any]) -> None:
-            data = json.dumps(body).encode()
+            data = json.dumps(_finite(body)).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))

@@ -1,10 +1,13 @@
 """The launcher copied into an image of the user's: it needs Python, torch and nothing else."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 from moorage_trainer.install import install
+
+from .conftest import PACKAGES
 
 # Refuses everything that is not torch's or the standard library's, as an image with torch alone would.
 CHECK = """
@@ -42,6 +45,17 @@ def test_runs_with_torch_alone(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "models" / "x" / "model.pt2").exists()
+
+
+def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "lib").touch()
+    log = tmp_path / "log"
+    environ = {"PYTHONPATH": str(PACKAGES), "MOORAGE_TERMINATION_LOG": str(log)}
+    argv = [sys.executable, "-m", "moorage_trainer.install", str(tmp_path / "lib")]
+    ended = subprocess.run(argv, env=environ, timeout=60, capture_output=True)
+    told = json.loads(log.read_text())
+    assert (ended.returncode, told["reason"]) == (1, "InternalError")
+    assert f"the launcher cannot be copied to {tmp_path}/lib: " in told["message"]
 
 
 def test_a_second_time_is_harmless(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import os
 import re
 import time
 import urllib.request
@@ -16,7 +17,7 @@ import yaml
 from moorage_store.digest import sha256_of
 from support import digits
 
-from .conftest import Workers, output, recipe
+from .conftest import PACKAGES, Workers, output, recipe
 
 ROOT = Path(__file__).parents[3]
 
@@ -109,6 +110,26 @@ def test_missing_data_is_said_with_what_is_there(workers: Workers, blobs: Path) 
     assert (only.code, only.log["reason"]) == (66, "DataNotFound")
     assert "absent.npz" in only.log["message"]
     assert "blobs.npz" in only.log["message"]
+
+
+def test_an_output_below_a_file_is_told_before_training(workers: Workers, tmp_path: Path, blobs: Path) -> None:
+    (tmp_path / "größe").touch()
+    (only,) = workers.start(1, **recipe(blobs), **output(tmp_path / "größe" / "x")).wait()
+    assert (only.code, only.log["reason"]) == (78, "OutputNotWritable")
+    assert "größe" in only.log["message"]
+    assert "epoch" not in only.output
+
+
+def test_what_the_recipe_did_not_foresee_is_its_own_fault(workers: Workers, blobs: Path) -> None:
+    # A torch that is broken: no data and no recipe can make the recipe fail so.
+    (blobs.parent / "sitecustomize.py").write_text(
+        "import sys\nif '-m' in sys.orig_argv and 'moorage_trainer.recipe' in sys.orig_argv:\n"
+        "    import torch\n    torch.optim.AdamW = lambda *a, **k: {}['größe']\n"
+    )
+    path = f"{blobs.parent}{os.pathsep}{PACKAGES}"
+    (only,) = workers.start(1, **recipe(blobs), PYTHONPATH=path).wait()
+    assert (only.code, only.log["reason"]) == (1, "InternalError"), only.output
+    assert only.log["message"] == "KeyError: 'größe'"
 
 
 def test_an_output_that_cannot_be_is_refused_before_training(workers: Workers, tmp_path: Path, blobs: Path) -> None:

@@ -1,7 +1,9 @@
 """Real programs under the launcher, each ending badly in its own way: what the termination message says."""
 
 import os
+import re
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +34,20 @@ def test_an_exit_code_of_the_contract_goes_through(workers: Workers, program: Pr
     assert (only.log["exitCode"], only.log["lastLines"]) == (65, ["because"])
 
 
+def test_any_other_exit_code_is_told(workers: Workers, program: Program) -> None:
+    (only,) = workers.start(1, *program("import sys; print('größe 模型 falsch'); sys.exit(3)")).wait()
+    assert (only.code, only.log["reason"], only.log["exitCode"]) == (3, "ScriptFailed", 3)
+    assert only.log["message"] == "rank 0 ended with exit code 3; its last line: größe 模型 falsch"
+
+
+def test_the_port_where_workers_meet_is_taken(workers: Workers, program: Program) -> None:
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as taken:
+        port = taken.getsockname()[1]
+        (only,) = workers.start(1, *program("pass"), PET_RDZV_ENDPOINT=f"127.0.0.1:{port}").wait()
+    assert (only.code, only.log["reason"]) == (78, "PortInUse"), only.output
+    assert f"port {port}" in only.log["message"]
+
+
 def test_a_killed_worker_and_its_peer(workers: Workers, program: Program) -> None:
     write = "open(os.environ['MOORAGE_RUN_DIR'] + '/pid', 'w').write(str(os.getpid()))\n"
     workers.start(2, *program(MEET + write + WORK))
@@ -54,6 +70,37 @@ def test_ten_megabytes_of_output_pass_and_leave_nothing_on_disk(workers: Workers
     assert only.output.count("x" * 93) == 70_000
     assert only.output.count("\N{REPLACEMENT CHARACTER}") == 3_000_000
     assert sum(path.stat().st_size for path in (workers.folder / "tmp0").rglob("*") if path.is_file()) < 100_000
+
+
+def test_much_output_and_long_reports_leave_the_launcher_small(workers: Workers, program: Program) -> None:
+    text = (
+        "import os, sys, time\nrun = os.environ['MOORAGE_RUN_DIR']\n"
+        "def meet(name):\n"
+        "    open(run + '/' + name, 'w').write('x')\n"
+        "    while not os.path.exists(run + '/' + name + '-seen'): time.sleep(0.05)\n"
+        "print('begin', flush=True); meet('begun')\n"
+        "for i in range(100_000): print('größe ' * 20)\n"
+        "sys.stdout.write('x' * 20_000_000)\n"
+        "open(run + '/failure-0.json', 'w').write('{\"reason\": \"' + 'y' * 100_000_000 + '\"}')\n"
+        "sys.stdout.flush(); meet('written'); raise ValueError('ü' * 1_000_000)"
+    )
+    workers.start(1, *program(text))
+    sizes = []
+    for name in ("begun", "written"):
+        _content(workers.folder / "tmp0", f"*/{name}")
+        sizes.append(resident(workers.processes[0].pid))
+        (next((workers.folder / "tmp0").glob(f"*/{name}")).parent / f"{name}-seen").touch()
+    (only,) = workers.wait()
+    assert sizes[1] - sizes[0] < 20e6
+    assert (only.code, only.log["reason"]) == (1, "ScriptFailed")
+    assert "ValueError: üüü" in only.log["message"]
+    assert (workers.folder / "log0").stat().st_size <= 4000
+
+
+def resident(pid: int) -> float:
+    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
 
 
 def test_sigterm_reaches_the_program_and_is_worth_another_try(workers: Workers, program: Program) -> None:

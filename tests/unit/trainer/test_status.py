@@ -31,7 +31,14 @@ def test_percent_and_time_to_go(run_dir: Path, monkeypatch: pytest.MonkeyPatch) 
     assert progress.now()["etaSeconds"] == 0
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '"x"', '{"step": "many", "totalSteps": 0}', '{"step": 3}'])
+def test_more_than_a_report_is_none(run_dir: Path) -> None:
+    (run_dir / "progress.json").write_text('{"step": 1, "x": "' + "x" * report.MAX_BYTES + '"}')
+    assert status.Progress(run_dir).now() == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "", "{", "[1]", '"x"', '{"step": "many", "totalSteps": 0}', '{"step": 3}']
+)
 def test_whatever_a_program_writes_there_is_an_answer(run_dir: Path, text: str) -> None:
     (run_dir / "progress.json").write_text(text)
     assert "percent" not in status.Progress(run_dir).now()
@@ -49,6 +56,8 @@ def test_over_http(run_dir: Path) -> None:
                 return body
 
         assert get("/progress")["percent"] == 50
+        report.write("progress.json", {"metrics": {"loss": float("nan"), "größe": [float("-inf"), 1]}})
+        assert get("/progress") == {"metrics": {"loss": None, "größe": [None, 1]}}
         assert get("/healthz") == {"status": "ok"}
         with pytest.raises(urllib.error.HTTPError, match="404"):
             get("/")

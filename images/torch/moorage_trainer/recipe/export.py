@@ -51,7 +51,7 @@ def save(
         description["classes"] = classes
     # JSON is YAML, and Triton's Python may have no YAML library. One key a line keeps it readable.
     lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in description.items())
-    (folder / "moorage.yaml").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    (folder / "moorage.yaml").write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def _as_tuple(value: Any) -> tuple[Tensor, ...]:
