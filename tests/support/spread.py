@@ -53,7 +53,7 @@ class Scheduler(LoadScopeScheduling):
     def _next(self, worker: str) -> str:
         own = KINDS[int(worker.removeprefix("gw")) % len(KINDS)]
         return min(
-            self.workqueue, key=lambda each: (kind(each) != own, KINDS.index(kind(each)), each == ALONE, rank(each))
+            self.workqueue, key=lambda each: (kind(each) != own, KINDS.index(kind(each)), each != ALONE, rank(each))
         )
 
 
