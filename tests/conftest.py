@@ -42,8 +42,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """More than there are cores, as most of the tests of a cluster wait; not many more, as each takes memory."""
-    return min((os.cpu_count() or 1) + 2, 8)
+    """One more than there are cores, as the tests of a cluster mostly wait; not too many, as each takes memory."""
+    return min((os.cpu_count() or 1) + 1, 6)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -20,17 +20,8 @@ from cluster import cache
 from cluster.names import default_name
 
 # Whose tests leave alone what is not theirs, and wait patiently while the machine is busy with others.
-SIDE_BY_SIDE = frozenset(
-    f"test_{name}.py"
-    for name in (
-        "examples",
-        "kubectl_scale",
-        "quickstart",
-        "readme",
-    )
-)
-KINDS = ("e2e", "api", "unit")
-LANES = ("e2e", "api", "unit", "e2e")  # the first worker's kind, the second's, and so on
+SIDE_BY_SIDE = frozenset({"test_examples.py", "test_kubectl_scale.py", "test_quickstart.py", "test_readme.py"})
+KINDS = ("e2e", "api", "unit")  # the first worker's, the second's, the third's, and again
 # Folders whose tests take longest: a long one that starts last is waited for by all.
 SLOW = ("trainer", "triton", "server", "store")
 # Where nothing is built yet, it waits for a program that another worker builds.
@@ -60,9 +51,9 @@ class Scheduler(LoadScopeScheduling):
         super()._assign_work_unit(node)
 
     def _next(self, worker: str) -> str:
-        own = LANES[int(worker.removeprefix("gw")) % len(LANES)]
+        own = KINDS[int(worker.removeprefix("gw")) % len(KINDS)]
         return min(
-            self.workqueue, key=lambda each: (kind(each) != own, KINDS.index(kind(each)), each == ALONE, rank(each))
+            self.workqueue, key=lambda each: (kind(each) != own, KINDS.index(kind(each)), each != ALONE, rank(each))
         )
 
 
