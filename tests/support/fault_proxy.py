@@ -182,7 +182,8 @@ class FaultProxy:
             case "error":
                 return _status(500, "InternalError", "etcdserver: leader changed")
             case "expired":
-                return self._too_old(late)
+                # Not as the answer's own status: an API server has begun to stream by then.
+                return web.json_response({"type": "ERROR", "object": _status_object(410, "Expired", "too old")})
             case "timeout" | "reset":
                 # The answer is lost; whether the API server did what was asked, nobody knows.
                 if late:
@@ -233,13 +234,6 @@ class FaultProxy:
             return self._random.choice([way for way in faults.ways if way != "conflict" or request.method != "GET"])
         resumes = verb == "WATCH" and request.query.get("resourceVersion", "0") != "0"
         return "expired" if resumes and self._random.random() < faults.expired else ""
-
-    def _too_old(self, in_stream: bool) -> web.Response:
-        """An API server says so instead of a stream, or as the first line of one."""
-        status = _status_object(410, "Expired", "too old resource version")
-        if in_stream:
-            return web.json_response({"type": "ERROR", "object": status})
-        return web.json_response(status, status=410)
 
 
 def _verb(request: web.BaseRequest) -> str:

@@ -173,7 +173,7 @@ class OperatorProcess:
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text().splitlines()[-lines:])
 
-    def until(self, what: str, *, timeout: float = 60) -> OperatorProcess:
+    def until(self, what: str, *, timeout: float = 120) -> OperatorProcess:
         """Waits until one of `leads`, `serves` or `running` holds."""
         end = time.monotonic() + timeout
         while not getattr(self, what):

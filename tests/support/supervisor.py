@@ -33,7 +33,7 @@ class Supervisor:
     def operators(self) -> tuple[OperatorProcess, ...]:
         return tuple(self._operators)
 
-    def leader(self, timeout: float = 30) -> OperatorProcess:
+    def leader(self, timeout: float = 120) -> OperatorProcess:
         """Whoever leads, once somebody does."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:

@@ -27,6 +27,10 @@ class NotFound(ApiError):
     """404: the object, its namespace or its whole kind is not there."""
 
 
+class UnknownKind(NotFound):
+    """404 that names no object: nobody serves this kind."""
+
+
 class Conflict(ApiError):
     """409: somebody else was first."""
 
@@ -58,7 +62,7 @@ def error_from(status: int, body: bytes, headers: Mapping[str, str]) -> ApiError
     kind: type[ApiError]
     match status:
         case 404:
-            kind = NotFound
+            kind = NotFound if (answer.get("details") or {}).get("name") else UnknownKind
         case 409:
             kind = Conflict
         case 410:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moorage.api.facts import InvalidSpec, Problem
-from moorage.kube.errors import ApiError, Forbidden, Invalid, NotFound
+from moorage.kube.errors import ApiError, Forbidden, Invalid, UnknownKind
 
 SOON = 2.0
 """When to come again for what is on its way out and may hang there."""
@@ -32,6 +32,6 @@ def problem_of(error: InvalidSpec | ApiError) -> Problem:
         return Problem("Rejected", f"the API server refuses what this resource asks for: {error.message}")
     if isinstance(error, Forbidden):
         return Problem("Forbidden", error.message, final=False)
-    if isinstance(error, NotFound):
+    if isinstance(error, UnknownKind):
         return Problem("UnknownKind", f"a kind this resource needs is not installed: {error.message}", final=False)
     raise error

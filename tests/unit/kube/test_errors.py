@@ -14,6 +14,7 @@ from moorage.kube.errors import (
     NamespaceTerminating,
     NotFound,
     Transient,
+    UnknownKind,
     error_from,
 )
 
@@ -25,7 +26,9 @@ def status(message: str = "no", **more: Any) -> bytes:
 @pytest.mark.parametrize(
     ("code", "body", "kind"),
     [
-        (404, status(), NotFound),
+        (404, status('services "a" not found', details={"name": "a", "kind": "services"}), NotFound),
+        (404, status("the server could not find the requested resource", details={}), UnknownKind),
+        (404, b"404 page not found", UnknownKind),
         (409, status(), Conflict),
         (410, status(), Expired),
         (403, status('deployments.apps is forbidden: User "x" cannot patch'), Forbidden),
