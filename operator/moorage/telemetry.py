@@ -81,7 +81,7 @@ class Conditions(Collector):
         # By labels: how many, and since when the first. Times of one form and zone, so the text that sorts first is it.
         self._found: dict[tuple[str, str, str], tuple[int, str]] = {}
 
-    async def keep_counting(self, resources: Callable[[], Iterable[dict[str, Any]]], every: float = 30) -> None:
+    async def keep_counting(self, resources: Callable[[], Iterable[dict[str, Any]]], every: float = 60) -> None:
         """Never for long at a time: a reconcile does not wait for it."""
         while True:
             found: dict[tuple[str, str, str], tuple[int, str]] = {}
