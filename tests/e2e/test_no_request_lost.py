@@ -24,7 +24,7 @@ from .test_kubectl_scale import manifest
 
 NAMES = {"kept-torch": "torch", "kept-triton": "triton"}
 EVER = 1e6
-SECONDS = 280
+SECONDS = 400
 
 
 @pytest.fixture
@@ -109,10 +109,10 @@ def restart(cluster: Cluster) -> None:
 def drain(cluster: Cluster) -> None:
     """One of the two nodes, as an administrator empties it, with everything else that runs there."""
     node = pods(cluster, "kept-triton")[0]["spec"]["nodeName"]
-    options = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
+    options = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=150s")
     try:
-        cluster.kubectl("drain", node, *options, timeout=130)
-        assert all(pod["spec"]["nodeName"] != node for name in NAMES for pod in pods(cluster, name))
+        cluster.kubectl("drain", node, *options, timeout=160)
+        assert all(pod["spec"].get("nodeName") != node for name in NAMES for pod in pods(cluster, name))
         deploy.eventually(lambda: settled(cluster, 2), 90, "all replicas are on the other node")
     finally:
         cluster.kubectl("uncordon", node)
@@ -123,7 +123,7 @@ def scale_down(cluster: Cluster) -> None:
     deploy.eventually(lambda: settled(cluster, 1), 90, "one pod each is left")
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(500)
 def test_restart_drain_and_scale_down_lose_nothing(served: Cluster, loads: Loads) -> None:
     steps: list[Callable[[Cluster], None]] = [restart, drain, scale_down]
     if served.driver == "existing":
@@ -131,13 +131,16 @@ def test_restart_drain_and_scale_down_lose_nothing(served: Cluster, loads: Loads
     lost: dict[str, dict[str, dict[str, int]]] = {}
     time.sleep(3)
     for step in steps:
-        before = {name: Counter(load.failures) for name, load in loads.items()}
-        begun, sent = time.monotonic(), sum(load.sent for load in loads.values())
+        begun = time.monotonic()
+        sent = {name: load.sent for name, load in loads.items()}
+        failed = {name: Counter(load.failures) for name, load in loads.items()}
         step(served)
         time.sleep(1)
-        new = {name: dict(Counter(load.failures) - before[name]) for name, load in loads.items()}
+        seconds = time.monotonic() - begun
+        for name, load in loads.items():
+            assert load.sent - sent[name] > 5 * seconds, f"{name}: hardly any load during {step.__name__}"
+        new = {name: dict(Counter(load.failures) - failed[name]) for name, load in loads.items()}
         lost[step.__name__] = {name: failures for name, failures in new.items() if failures}
-        sent = sum(load.sent for load in loads.values()) - sent
-        print(f"{step.__name__}: {time.monotonic() - begun:.0f} s, {sent} requests, lost {lost[step.__name__] or 0}")
+        total = sum(load.sent - sent[name] for name, load in loads.items())
+        print(f"{step.__name__}: {seconds:.0f} s, {total} requests, lost: {lost[step.__name__] or 'none'}")
     assert lost == {step.__name__: {} for step in steps}, json.dumps(lost, indent=1)
-    assert all(load.sent > 500 for load in loads.values())

@@ -95,11 +95,13 @@ def of(api: Cluster, kinds: str, namespaces: list[str]) -> list[Manifest]:
 
 
 def state(api: Cluster, namespaces: list[str]) -> dict[tuple[str, ...], tuple[str, Any]]:
-    """Who each Deployment and Job is, and how often the wish in it has changed."""
+    """Who each Deployment and Job is, and how often the wish in a Deployment has changed. A Job's pods cannot change,
+    and one that has ended is given its time to live."""
     found = {}
     for obj in of(api, "deployments,jobs", namespaces):
-        meta = obj["metadata"]
-        found[obj["kind"], meta["namespace"], meta["name"]] = (meta["uid"], meta["generation"])
+        kind, meta = obj["kind"], obj["metadata"]
+        turns = meta["generation"] if kind == "Deployment" else None
+        found[kind, meta["namespace"], meta["name"]] = (meta["uid"], turns)
     return found
 
 

@@ -99,13 +99,16 @@ def triton(server_folder: Path, tmp_path: Path) -> Iterator[Callable[..., Triton
         config: str = "",
         name: str = "digits",
         form: str = "TorchExport",
+        repository: Path | None = None,
         arguments: tuple[str, ...] = (),
         **env: str,
     ) -> Triton:
         folder = tmp_path / f"triton-{len(started)}"
         (folder / "config").mkdir(parents=True)
         (folder / "config" / "config.pbtxt").write_text(config or CONFIG)
-        triton_repository.lay_out(folder / "config", folder / "models", name, "1")
+        if repository is None:
+            repository = folder / "models"
+            triton_repository.lay_out(folder / "config", repository, name, "1")
         libraries = [str(server_folder / "libs"), str(sysconfig.get_config_var("LIBDIR"))]
         settings = {
             **os.environ,
@@ -120,7 +123,7 @@ def triton(server_folder: Path, tmp_path: Path) -> Iterator[Callable[..., Triton
         ports = free_ports(3)
         argv = [
             str(server_folder / "bin" / "tritonserver"),
-            f"--model-repository={folder / 'models'}",
+            f"--model-repository={repository}",
             f"--backend-directory={server_folder / 'backends'}",
             *(f"--{kind}-address=127.0.0.1" for kind in ("http", "grpc", "metrics")),
             *(f"--{kind}-port={port}" for kind, port in zip(("http", "grpc", "metrics"), ports, strict=True)),

@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from moorage.desired.runtime import LINGER
 from support.grpc_load import GrpcLoad
@@ -23,9 +22,22 @@ AGE = "--grpc-max-connection-age=3000"
 Start = Callable[..., Triton]
 
 
-class Twice(torch.nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return 2 * x
+CONFIG = """\
+name: "echo"
+backend: "python"
+max_batch_size: 64
+input [{name: "x", data_type: TYPE_FP32, dims: [4]}]
+output [{name: "y", data_type: TYPE_FP32, dims: [4]}]
+"""
+# Without torch, whose start would be the longest part of this test.
+ECHO = """\
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        inputs = [pb_utils.get_input_tensor_by_name(request, "x") for request in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack("y", x.to_dlpack())]) for x in inputs]
+"""
 
 
 class Way:
@@ -70,12 +82,13 @@ async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
 
 
 def test_kept_channels_move_while_a_pod_lingers(triton: Start, tmp_path: Path) -> None:
-    batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(Twice(), (torch.zeros(2, 4),), dynamic_shapes={"x": {0: batch}})
-    torch.export.save(program, tmp_path / "model.pt2")
-    server = triton(tmp_path / "model.pt2", arguments=(AGE,)).wait_until_ready()
+    model = tmp_path / "models" / "echo"
+    (model / "1").mkdir(parents=True)
+    (model / "config.pbtxt").write_text(CONFIG)
+    (model / "1" / "model.py").write_text(ECHO)
+    server = triton(model, repository=model.parent, arguments=(AGE,)).wait_until_ready()
     way = Way(server.grpc)
-    with way.pass_on() as address, GrpcLoad(address, "digits", np.ones((1, 4), np.float32), rate=40) as load:
+    with way.pass_on() as address, GrpcLoad(address, "echo", np.ones((1, 4), np.float32), rate=40) as load:
         time.sleep(1)
         assert way.made == 4, "a channel each"
         left = time.monotonic()  # the Service forgets the pod; new connections go elsewhere
