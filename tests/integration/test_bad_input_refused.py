@@ -205,8 +205,8 @@ FIXED: dict[str, dict[str, Any]] = {
 
 
 def send(api: Cluster, verb: str, obj: Manifest) -> str:
-    """As a new object it is judged by the whole schema: a server-side apply stops at the first wrong type, and its words
-    are those of its own merge."""
+    """A new object is judged by the whole schema. A server-side apply stops at the first wrong type, with words of its
+    own merge."""
     how = ["--server-side"] if verb == "apply" else []
     return api.kubectl(verb, *how, "--validate=strict", "--dry-run=server", "-f", "-", input=json.dumps(obj))
 
