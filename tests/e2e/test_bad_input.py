@@ -317,7 +317,7 @@ def place(moorage: Cluster, images: dict[str, str]) -> Iterator[str]:
         together = json.dumps({"apiVersion": "v1", "kind": "List", "items": surroundings(images["torch"])})
         moorage.kubectl("apply", "-n", name, "-f", "-", input=together)
         made = "--for=jsonpath={.status.phase}=Succeeded"
-        moorage.kubectl("wait", "-n", name, made, "pod/make-models", "--timeout=90s", timeout=100)
+        moorage.kubectl("wait", "-n", name, made, "pod/make-models", "--timeout=240s", timeout=250)
         yield name
 
 

@@ -192,7 +192,10 @@ QUOTA = {
     "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"},
     "spec": {"hard": {"requests.cpu": "100m"}},
 }  # fmt: skip
-SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"}, "spec": {"ports": [{"port": 80}]}}
+SERVICE = {
+    "apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"},
+    "spec": {"selector": {"app": "another"}, "ports": [{"name": "http", "port": 80}]},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
