@@ -115,7 +115,7 @@ class Operator:
             if not await self._unless_stopped(election.acquire()):
                 return 0
             self._leadership = Leadership(client, election, settings, self._identity, self._handle_signals)
-            store = self._leadership._store
+            store = self._leadership.store
             counting = telemetry.CONDITIONS.keep_counting(lambda: (obj for kind in OWNERS for obj in store.of(kind)))
             self._counting = asyncio.create_task(counting, name="conditions")
             await self._leadership.serve(self._stop)

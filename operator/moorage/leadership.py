@@ -61,9 +61,9 @@ class Leadership:
     ) -> None:
         self._client, self._election, self._settings, self._identity = client, election, settings, identity
         self._take_signals = take_signals
-        self._store = Store(scoped=bool(settings.namespaces))
+        self.store = Store(scoped=bool(settings.namespaces))
         self._queue = WorkQueue()
-        self._intake = Intake(client, self._store, self._queue)
+        self._intake = Intake(client, self.store, self._queue)
         self._watches: list[Watch] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._kopf: asyncio.Task[None] | None = None
@@ -74,13 +74,14 @@ class Leadership:
     async def serve(self, stop: asyncio.Event) -> None:
         """Until somebody says stop. Raises Trouble or LeaseLost when it has to end before."""
         telemetry.LEADER.set(1)
+        self._client.may_write = lambda: self._election.fresh
         # Every long-lived task of ours begins before kopf's: on its way out kopf cancels all that came after it.
         self._spawn("stop", _wait(stop))
         self._spawn("lease", self._election.hold())
         settings = self._settings
         resync = Resync(
             self._client,
-            self._store,
+            self.store,
             self._queue,
             self._intake,
             settings.namespaces,
@@ -98,6 +99,7 @@ class Leadership:
 
     async def _start(self, resync: Resync, versions: Versions, session: aiohttp.ClientSession) -> None:
         settings = self._settings
+        self._intake.relisted = resync.soon
         for (kind, scope), since in versions.items():
             if kind not in OWNERS:
                 relist = partial(self._intake.list, kind, scope)
@@ -107,9 +109,9 @@ class Leadership:
                 )  # fmt: skip
                 self._watches.append(watch)
                 self._spawn(f"watch of {watch.name}", watch.run())
-        replicas = Replicas(self._store, self._queue, measuring=bool(settings.prometheus_url))
+        replicas = Replicas(self.store, self._queue, measuring=bool(settings.prometheus_url))
         recorder = Recorder(self._client, self._identity)
-        reconciler = Reconciler(self._client, self._store, self._queue, recorder, resync, replicas, session, settings)
+        reconciler = Reconciler(self._client, self.store, self._queue, recorder, resync, replicas, session, settings)
         for name, loop in reconciler.loops():
             self._spawn(name, loop)
         self._spawn("resync", resync.run(settings.resync_seconds))
@@ -185,7 +187,7 @@ class Leadership:
         """A watch that is dead or silent ends the process: only a fresh one lists and watches anew."""
         await asyncio.sleep(CHECK_AFTER)
         while True:
-            lag, kind = self._store.lag()
+            lag, kind = self.store.lag()
             telemetry.WATCH_LAG.set(lag)
             if lag > self._settings.watch_lag_limit_seconds:
                 raise Trouble(f"the watch of {kind} has been silent for {lag:.0f} s while it owed us changes")
@@ -207,7 +209,7 @@ class Leadership:
             self._all_watching_by = 0
         elif time.monotonic() > self._all_watching_by:
             return f"watches are gone: {', '.join(sorted(missing))}"
-        lag, kind = self._store.lag()
+        lag, kind = self.store.lag()
         if lag > 2 * self._settings.watch_lag_limit_seconds:
             return f"the watch of {kind} is dead"
         return ""

@@ -5,10 +5,13 @@ They run in the event loop on purpose: a loop that is blocked answers no probe.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from moorage import telemetry
 
 Check = Callable[[], str]
 """Empty when all is well, otherwise what is wrong."""
@@ -23,6 +26,7 @@ def _answer(check: Check) -> Callable[[web.Request], Awaitable[web.StreamRespons
 
 
 async def _metrics(_request: web.Request) -> web.Response:
+    telemetry.TASKS.set(len(asyncio.all_tasks()))
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -19,6 +19,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 # Each help text is also the row of its metric in docs/operations.md: `make docs` writes them there.
+TASKS = Gauge("moorage_operator_tasks", "asyncio tasks that live. Steady at rest.")
 LEADER = Gauge("moorage_operator_leader", "1 on the pod that leads, 0 on those that stand by.")
 QUEUE_DEPTH = Gauge("moorage_operator_queue_depth", "Resources that wait for a worker.")
 QUEUE_DELAYED = Gauge(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 
 from moorage import telemetry
 from moorage.kube.errors import ApiError, NotFound, Transient, error_from
-from moorage.kube.kinds import Kind, kind_of
+from moorage.kube.kinds import LEASE, Kind, kind_of
 
 FIELD_MANAGER = "moorage"
 PAGE = 500
@@ -65,6 +65,9 @@ class Client:
         self._api = api
         self._api.user_agent = user_agent
         self._timeout = request_timeout
+        self.may_write: Callable[[], bool] = lambda: True
+        """Asked before every write but the lease's: a process that was frozen for a while may not lead any more, and
+        does not know it yet."""
 
     @classmethod
     async def connect(cls, *, request_timeout: float, user_agent: str) -> Client:
@@ -215,6 +218,8 @@ class Client:
         timeout: float | None = None,
         verb: str = "",
     ) -> Manifest:
+        if method != "GET" and resource != LEASE.plural and not self.may_write():
+            raise Transient("the lease has not been renewed in time: another may lead by now", reason="NotLeading")
         code = "error"
         try:
             async with asyncio.timeout(timeout or self._timeout):

@@ -101,6 +101,11 @@ class Election:
             if self._clock() - self._renewed_at > self._timing.renew_deadline:
                 raise LeaseLost(f"could not renew the lease for {self._timing.renew_deadline:.0f} s")
 
+    @property
+    def fresh(self) -> bool:
+        """Whether the lease is ours beyond doubt: nobody else can have begun to lead."""
+        return self._clock() - self._renewed_at < self._timing.renew_deadline
+
     async def release(self) -> None:
         """Give the lease up, so that the next one starts at once. Never fails: the lease then simply runs out."""
         if self._lease is None or self._holder() != self._identity:

@@ -62,15 +62,18 @@ class Watch:
             try:
                 if self._since is None:
                     self._since = await self._relist()
+                began = time.monotonic()
                 async for event in self._client.watch(
                     self._kind, self._namespace, labels=self._labels, since=self._since
                 ):
-                    failures = 0
                     if event is not None:
+                        failures = 0
                         self._pass_on(event)
                     if self._broken_at is not None:
                         self._broken_at = None
                         self._mended()
+                # The API server ends a watch after minutes; one that ends at once is none.
+                failures = 0 if time.monotonic() - began > LONGEST_WAIT else failures + 1
             except Expired:
                 telemetry.WATCH_RESTARTS.labels(self._kind.kind, "expired").inc()
                 self._since = None

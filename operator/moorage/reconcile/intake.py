@@ -5,7 +5,7 @@ Three ways in, one meaning: a watch's event, a whole list, and what was known al
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from moorage import telemetry
@@ -42,11 +42,16 @@ _PLAIN = {kind.kind for kind in (SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET)}
 class Intake:
     def __init__(self, client: Client, store: Store, queue: WorkQueue) -> None:
         self._client, self._store, self._queue = client, store, queue
+        self._brought: set[Key] = set()
+        self.relisted: Callable[[], None] = lambda: None
+        """Called when kopf listed a kind anew: it does not tell what vanished meanwhile."""
 
     def event(self, type_: str | None, obj: dict[str, Any]) -> None:
         """One event of a watch; no type is kopf's way to say that the object was in its list."""
         telemetry.WATCH_EVENTS.labels(obj["kind"], (type_ or "listed").lower()).inc()
         key, kind = key_of(obj), obj["kind"]
+        if kind in OWNER_KINDS:
+            self._notice_relist(type_, key)
         before, wish = self._before(obj), self._store.wish(key)
         if type_ == "DELETED":
             self._store.remove(obj)
@@ -59,6 +64,14 @@ class Intake:
         moved = type_ == "DELETED" or self._store.wish(key) != wish
         if changed and (moved or kind not in _PLAIN):
             self._enqueue(keys, later=kind in _ROLLING and (not moved or kind != DEPLOYMENT.kind))
+
+    def _notice_relist(self, type_: str | None, key: Key) -> None:
+        if type_ is None and key in self._brought:
+            self.relisted()
+        if type_ == "DELETED":
+            self._brought.discard(key)
+        else:
+            self._brought.add(key)
 
     def _before(self, obj: dict[str, Any]) -> dict[str, Any] | None:
         """As it was known; of children nobody asks."""

@@ -11,7 +11,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from moorage.kube.client import Client
 from moorage.kube.errors import NotFound, Transient
-from moorage.kube.kinds import DEPLOYMENT, MODEL_DEPLOYMENT
+from moorage.kube.kinds import DEPLOYMENT, LEASE, MODEL_DEPLOYMENT
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 DEPLOYMENTS = "/apis/apps/v1/namespaces/ns/deployments"
@@ -91,6 +91,18 @@ async def test_what_is_new_is_not_forced_upon_somebody_elses(server: Server, cli
     with pytest.raises(NotFound):
         await client.apply(manifest, force=False)
     assert server.requests[0][2]["force"] == "false"
+
+
+async def test_who_may_not_lead_any_more_writes_nothing_but_its_lease(server: Server, client: Client) -> None:
+    client.may_write = lambda: False
+    manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "namespace": "ns"}}
+    for write in (client.apply(manifest), client.patch_status(DEPLOYMENT, "ns", "a", {})):
+        with pytest.raises(Transient, match="lease"):
+            await write
+    assert server.requests == []
+    with pytest.raises(NotFound):
+        await client.create(LEASE, "ns", {"spec": {}})
+    assert [request[0] for request in server.requests] == ["POST"]
 
 
 async def test_a_server_that_does_not_answer_is_a_trouble_of_the_moment(server: Server, client: Client) -> None:

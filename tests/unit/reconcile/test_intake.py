@@ -91,6 +91,23 @@ async def test_of_a_budget_only_its_wish_counts_and_a_deployments_status_is_coll
     assert await world.queue.get() == KEY
 
 
+async def test_a_second_list_of_kopfs_is_noticed(world: World) -> None:
+    lists = []
+    world.intake.relisted = lambda: lists.append(1)
+
+    def resource(version: int) -> dict[str, Any]:
+        return child(version, "ModelDeployment")
+
+    world.intake.event(None, resource(1))
+    world.intake.event("MODIFIED", resource(2))
+    assert lists == [], "the first list is the beginning"
+    world.intake.event(None, resource(2))
+    assert lists == [1]
+    world.intake.event("DELETED", resource(3))
+    world.intake.event("ADDED", resource(4))
+    assert lists == [1]
+
+
 async def test_a_list_of_many_pages_prunes_what_is_on_none_of_them(world: World) -> None:
     for name in ("a", "b", "gone"):
         world.store.put(child(1, "Deployment", name))
