@@ -22,7 +22,6 @@ from moorage.kube.kinds import (
     JOB,
     POD_DISRUPTION_BUDGET,
     POD_MONITOR,
-    SERVICE,
     Key,
     key_of,
     kind_of,
@@ -33,8 +32,9 @@ from moorage.reconcile.store import Store, version
 log = structlog.get_logger()
 
 # Their selector is one value that names its owner: applied without force over somebody else's object it is a conflict.
-# So nobody has to ask first whether there is one, which would be a request for each new child.
-_OWN_SELECTOR = {kind.kind for kind in (DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET)}
+# So nobody has to ask first whether there is one, which would be a request for each new child. A Service may have no
+# selector: there it would be none.
+_OWN_SELECTOR = {kind.kind for kind in (DEPLOYMENT, POD_DISRUPTION_BUDGET)}
 
 Hindrance = Callable[[], Awaitable[Problem | None]]
 """What speaks against making a child that does not exist, asked right before."""
