@@ -60,15 +60,15 @@ class Recorder:
             },
         }
         try:
-            try:
-                await self._client.create(EVENT, namespace, event, timeout=5)
-                self._remember(name, 1)
-            except Conflict:
-                count = self._remember(name, self._counts.get(name, 1) + 1)
-                series = {"series": {"count": count, "lastObservedTime": now}}
-                await self._client.patch(EVENT, namespace, name, series)
+            # What we said before is there already, as long as the API server keeps it.
+            if name not in self._counts or not await self._count(namespace, name, now):
+                try:
+                    await self._client.create(EVENT, namespace, event, timeout=5)
+                    self._remember(name, 1)
+                except Conflict:
+                    await self._count(namespace, name, now)
         except NotFound:
-            telemetry.EVENTS_POSTED.labels("gone").inc()  # the namespace went, or the event ran out between the two
+            telemetry.EVENTS_POSTED.labels("gone").inc()  # the namespace went
         except ApiError as error:
             telemetry.EVENTS_POSTED.labels("failed").inc()
             log.warning(
@@ -77,12 +77,23 @@ class Recorder:
         else:
             telemetry.EVENTS_POSTED.labels("written").inc()
 
-    def _remember(self, name: str, count: int) -> int:
+    async def _count(self, namespace: str, name: str, now: str) -> bool:
+        """One more of the same; whether it was still there."""
+        count = self._counts.get(name, 1) + 1
+        try:
+            series = {"series": {"count": count, "lastObservedTime": now}}
+            await self._client.patch(EVENT, namespace, name, series)
+        except NotFound:
+            self._counts.pop(name, None)
+            return False
+        self._remember(name, count)
+        return True
+
+    def _remember(self, name: str, count: int) -> None:
         self._counts[name] = count
         self._counts.move_to_end(name)
         if len(self._counts) > REMEMBERED:
             self._counts.popitem(last=False)
-        return count
 
 
 def _clip(note: str) -> str:

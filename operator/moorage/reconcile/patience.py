@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from moorage.kube.kinds import Key
 
-LEAST, MOST = 2.0, 60.0
-FOR_EACH = 0.2
-"""Five writes a second for the progress of all together."""
+LEAST, MOST = 2.0, 120.0
+FOR_EACH = 0.5
+"""Two writes a second for the progress of all together."""
 
 
 class Patience:

@@ -34,7 +34,7 @@ def test_in_a_storm_all_wait_longer_but_not_for_ever() -> None:
     patience = Patience(Clock())
     for number in range(100):
         patience.left(key(number))
-    assert patience.left(key(0)) == pytest.approx(20)
+    assert patience.left(key(0)) == pytest.approx(50)
     for number in range(10_000):
         patience.left(key(number))
     assert patience.left(key(0)) == MOST
