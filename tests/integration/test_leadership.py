@@ -63,14 +63,14 @@ def test_a_leader_that_is_killed_is_followed(api: Cluster, fleet, ns: str, apply
 def test_a_leader_that_was_frozen_in_the_middle_of_its_work_does_no_harm(
     api: Cluster, fleet, kubeconfig: Path, ns: str, apply, tmp_path: Path
 ) -> None:
-    """It was about to make a Deployment of one replica. By the time it wakes somebody else has made it, with two."""
+    """It was about to make children for one replica. By the time it wakes somebody else has made it, with two."""
     with FaultProxy(kubeconfig) as proxy:
         way = proxy.kubeconfig(tmp_path)
         first = fleet.start("frozen", kubeconfig=way, namespaces=ns, user_agent="frozen", **QUICK).until("serves")
         second = stands_by(fleet.start("second", namespaces=ns, **QUICK))
-        with proxy.holding(lambda verb, path: verb == "GET" and path.endswith(f"/{ns}/deployments/digits")) as held:
+        with proxy.holding(lambda verb, path: verb == "GET" and path.endswith(f"/{ns}/services/digits")) as held:
             apply(model_deployment(**without_volumes(replicas=1)))
-            assert held.wait(30), "it looks whether there is a Deployment"
+            assert held.wait(30), "it looks whether there is a Service"
             first.signal(signal.SIGSTOP)
         try:
             second.until("serves")
