@@ -1,7 +1,8 @@
 """What only shows when it runs: a container, an image, a model, a volume, a training. Each says what went wrong within
 ten seconds, in the words of whoever knows, and nobody is busy with it afterwards.
 
-The cases run a few at a time, in one namespace. What a schema, admission or the scheduler can see is in tests/integration.
+The cases run a few at a time, in one namespace. What a schema, admission or the scheduler can see is in
+tests/integration.
 """
 
 import json

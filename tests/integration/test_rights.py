@@ -20,6 +20,7 @@ def take_away(api: Cluster, role: str, resource: str, verbs: set[str]) -> None:
     for rule in found["rules"]:
         if resource in rule["resources"]:
             rule["verbs"] = [verb for verb in rule["verbs"] if verb not in verbs]
+    found["rules"] = [rule for rule in found["rules"] if rule["verbs"]]
     api.kubectl("replace", "-f", "-", input=json.dumps(found))
 
 
