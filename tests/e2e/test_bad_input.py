@@ -218,7 +218,10 @@ def serving_cases(torch: str) -> dict[str, Case]:
             container("key", torch, "python", env=[keyless]), "SecretNotFound", "couldn't find key absent in Secret"
         ),
         "Secret of a volume missing": unready(
-            served("volume", podTemplate={"spec": {"volumes": [{"name": "x", "secret": {"secretName": "absent"}}]}}),
+            served("volume", podTemplate={"spec": {
+                "containers": [{"name": "server", "volumeMounts": [{"name": "x", "mountPath": "/x"}]}],
+                "volumes": [{"name": "x", "secret": {"secretName": "absent"}}],
+            }}),
             "SecretNotFound", 'secret "absent" not found', event=is_placed,
         ),
         "store out of reach": unready(
@@ -260,7 +263,7 @@ def training_cases() -> dict[str, Case]:
         "loss is not a number": failed(
             recipe("nan", "table.csv", learningRate="1e30"), "NonFiniteLoss", "lower recipe.learningRate"
         ),
-        "data with gaps": failed(recipe("gaps", "gaps.csv"), "DataInvalid", "remove those rows, or fill the gaps"),
+        "data with gaps": failed(recipe("gaps", "gaps.csv"), "DataInvalid", "fill or remove them"),
         "no such key of the data": failed(recipe("no-key", "absent.csv"), "DataNotFound", "gaps.csv, table.csv"),
         "no such column": failed(recipe("no-column", "table.csv", target="z"), "DataInvalid", "z"),
         "output is somebody else's": failed(

@@ -59,7 +59,9 @@ def test_the_api_server_is_asked_with_patience(
         proxy.cut()
         began = time.monotonic()
         apply(*(model_deployment(name, **without_volumes()) for name in names))
-        time.sleep(SECONDS - (time.monotonic() - began))
+        time.sleep(max(0.0, SECONDS - (time.monotonic() - began)))
+        # A busy machine takes longer to apply them all: then more is due.
+        bound *= max(1.0, (time.monotonic() - began) / SECONDS)
         asked = [each for each in proxy.since(began) if not each.of_lease]
         proxy.faults = Faults()
         verbs = dict(Counter(each.verb for each in asked))

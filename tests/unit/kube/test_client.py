@@ -67,7 +67,7 @@ async def test_an_apply_is_forced_under_our_name(server: Server, client: Client)
     method, path, query, headers, body = server.requests[0]
     assert (method, path) == ("PATCH", f"{DEPLOYMENTS}/a")
     assert query == {"fieldManager": "moorage", "force": "true"}
-    assert headers["Content-Type"] == "application/apply-patch+yaml"
+    assert headers["Content-Type"] == "application/apply-patch+yaml; charset=utf-8"
     assert headers["User-Agent"] == "moorage-operator/test"
     assert headers["Accept-Encoding"] == "identity"
     assert body == manifest
@@ -84,6 +84,20 @@ async def test_a_list_has_all_pages_and_says_what_its_items_are(server: Server, 
     assert {(item["kind"], item["apiVersion"]) for item in listing.items} == {("Deployment", "apps/v1")}
     assert listing.resource_version == 7
     assert [request[2]["labelSelector"] for request in server.requests] == ["app=x", "app=x"]
+
+
+async def test_an_apply_is_sent_as_it_is_written(server: Server, client: Client) -> None:
+    """What the API server reads as YAML has no escapes for what lies beyond the first 65,536 characters."""
+    raw = []
+
+    async def answer(request: web.Request) -> web.Response:
+        raw.append(await request.read())
+        return web.json_response({})
+
+    server.answer = answer
+    meta = {"name": "a", "namespace": "ns", "annotations": {"words": "größe 七 🚢"}}
+    await client.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta})
+    assert "größe 七 🚢".encode() in raw[0]
 
 
 async def test_what_is_new_is_not_forced_upon_somebody_elses(server: Server, client: Client) -> None:
