@@ -42,8 +42,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, as the tests of a cluster mostly wait; not too many, as each takes memory."""
-    return min((os.cpu_count() or 1) + 1, 6)
+    """As many as there are cores, but at least one for the cluster and one for the rest; each takes memory."""
+    return min(max(os.cpu_count() or 1, 2), 6)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
