@@ -1,7 +1,7 @@
 """Every example is applied as it lies there, and does what its header says: trains to the end, becomes ready.
 
 In a namespace of the `restricted` Pod Security level, and with no difference afterwards between the files and what is
-in the cluster, whichever way they were applied.
+in the cluster. Server-side apply is in tests/integration/test_no_drift.py.
 """
 
 from pathlib import Path
@@ -32,7 +32,4 @@ def test_example(moorage: Cluster, ns: str, path: Path) -> None:
         kind, name = doc["kind"].lower(), doc["metadata"]["name"]
         wanted = "Succeeded" if kind == "trainingjob" else "Ready"
         deploy.wait_for_condition(moorage, kind, name, wanted, namespace=ns, timeout=150)
-    here = ("-n", ns, "-f", str(path))
-    assert deploy.drift(moorage, *here) == ""
-    moorage.kubectl("apply", "--server-side", *here)
-    assert deploy.drift(moorage, "--server-side", *here) == ""
+    assert deploy.drift(moorage, "-n", ns, "-f", str(path)) == ""
