@@ -105,7 +105,8 @@ class Leadership:
                 relist = partial(self._intake.list, kind, scope)
                 watch = Watch(
                     self._client, kind, scope, SELECTOR,
-                    since=since, relist=relist, take=self._intake.event, mended=resync.soon,
+                    since=since, relist=relist, take=self._intake.event,
+                    reached=partial(self.store.reached, kind, scope), mended=resync.soon,
                 )  # fmt: skip
                 self._watches.append(watch)
                 self._spawn(f"watch of {watch.name}", watch.run())

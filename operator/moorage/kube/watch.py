@@ -36,13 +36,15 @@ class Watch:
         since: int,
         relist: Callable[[], Awaitable[int]],
         take: Callable[[str, dict[str, Any]], None],
+        reached: Callable[[int], None],
         mended: Callable[[], None],
     ) -> None:
         """`since`: the version of the list that is known. `relist` takes in a new one and returns its version.
-        `mended` is called when the watch works again after a break."""
+        `reached` hears of each version up to which all is known without an event: of lists and bookmarks. `mended` is
+        called when the watch works again after a break."""
         self._client, self._kind, self._namespace, self._labels = client, kind, namespace, labels
         self._since: int | None = since
-        self._relist, self._take, self._mended = relist, take, mended
+        self._relist, self._take, self._reached, self._mended = relist, take, reached, mended
         self._broken_at: float | None = None
         self.error = ""
         """The last one's words."""
@@ -62,6 +64,7 @@ class Watch:
             try:
                 if self._since is None:
                     self._since = await self._relist()
+                self._reached(self._since)
                 began = time.monotonic()
                 async for event in self._client.watch(
                     self._kind, self._namespace, labels=self._labels, since=self._since
@@ -94,3 +97,5 @@ class Watch:
             obj["kind"], obj["apiVersion"] = self._kind.kind, self._kind.api_version
             self._take(event["type"], obj)
         self._since = int(obj["metadata"]["resourceVersion"])
+        if event["type"] == "BOOKMARK":
+            self._reached(self._since)

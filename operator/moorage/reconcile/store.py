@@ -167,8 +167,14 @@ class Store:
 
     def watched(self, obj: Object) -> None:
         """A watch brought this."""
-        scope = self._scope(obj)
-        self._watched[scope] = max(version(obj), self._watched.get(scope, -1))
+        self._reached(self._scope(obj), version(obj))
+
+    def reached(self, kind: Kind, namespace: str | None, version: int) -> None:
+        """A watch is known to be there: it begins at the list of this version, or a bookmark said so."""
+        self._reached((kind.kind, namespace or ""), version)
+
+    def _reached(self, scope: tuple[str, str], version: int) -> None:
+        self._watched[scope] = max(version, self._watched.get(scope, -1))
         if scope in self._owed:
             if self._owed[scope][0] <= self._watched[scope]:
                 del self._owed[scope]

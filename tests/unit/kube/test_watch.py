@@ -31,6 +31,7 @@ class World:
         self.answers: list[list[Event] | int] = []
         self.asked: list[dict[str, str]] = []
         self.taken: list[tuple[str, int]] = []
+        self.known: list[int] = []
         self.mended = 0
         self.lists = 0
         self.largest = 0
@@ -79,7 +80,8 @@ async def watch(world: World) -> AsyncIterator[Watch]:
     async with TestServer(app) as server:
         client = Client(ApiClient(Configuration(host=str(server.make_url("")).rstrip("/"))), request_timeout=5)
         watch = Watch(
-            client, POD, None, "app=x", since=7, relist=world.relist, take=world.take, mended=world.mend
+            client, POD, None, "app=x",
+            since=7, relist=world.relist, take=world.take, reached=world.known.append, mended=world.mend,
         )  # fmt: skip
         yield watch
         await client.close()
@@ -100,6 +102,7 @@ async def test_it_goes_on_from_the_last_version_bookmarks_included(world: World,
     assert [asked["resourceVersion"] for asked in world.asked] == ["7", "12"]
     assert {asked["labelSelector"] for asked in world.asked} == {"app=x"}
     assert world.lists == world.mended == 0
+    assert world.known == [7, 12, 12], "what the list and the bookmark had is owed by nobody"
 
 
 @pytest.mark.parametrize("forgotten", [410, [GONE]], ids=["at once", "in the stream"])

@@ -156,6 +156,19 @@ def test_a_change_that_was_watched_before_it_was_answered_owes_nothing() -> None
     assert store.lag() == (0, "")
 
 
+def test_what_the_list_had_at_which_a_watch_begins_is_not_owed() -> None:
+    clock = Clock()
+    store = Store(clock=clock)
+    store.owe(deployment(version=5))
+    store.reached(DEPLOYMENT, None, 7)
+    assert store.lag() == (0, "")
+    store.owe(deployment(version=6))
+    assert store.lag() == (0, "")
+    store.owe(deployment(version=8))
+    clock.now = 9
+    assert store.lag() == (9, "Deployment")
+
+
 def test_with_watches_for_each_namespace_one_that_is_dead_does_not_hide_behind_another() -> None:
     clock = Clock()
     store = Store(scoped=True, clock=clock)
