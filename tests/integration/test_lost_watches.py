@@ -1,11 +1,13 @@
 """Watches that are open and silent: what they do not tell is found by the resync, and that they are dead is noticed."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster import Cluster
+from moorage.leadership import CHECK_AFTER
 from support import deploy
 from support.freezer import Freezer, api_server
 from support.resources import model_deployment, without_volumes
@@ -50,3 +52,15 @@ def test_a_dead_watch_ends_the_process(
     # What the kubelet does next.
     fleet.start("fresh", namespaces=ns).until("serves", timeout=60)
     deploy.wait_for_condition(api, "mdep", "digits", "Ready", namespace=ns)
+
+
+def test_a_watch_that_owes_nothing_may_be_silent(api: Cluster, fleet, ns: str, apply) -> None:
+    """What the first list had is not owed by the watch that begins there."""
+    fleet.resident()
+    apply(model_deployment("triton", **without_volumes(runtime={"triton": {}})))
+    deploy.wait_for_condition(api, "mdep", "triton", "Ready", namespace=ns)
+    fleet.clear()
+    operator = fleet.start("calm", namespaces=ns, watch_lag_limit_seconds=2).until("serves")
+    time.sleep(CHECK_AFTER + 5)
+    assert operator.running, operator.tail()
+    assert operator.metric("moorage_operator_watch_lag_seconds") == 0
