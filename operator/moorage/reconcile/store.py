@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from moorage.kube.kinds import POD, Key, Kind, key_of
-from moorage.reconcile.indexes import INDEXES, IndexKey, controller_uid
+from moorage.reconcile.indexes import INDEXES, IndexKey
 
 Object = dict[str, Any]
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -204,6 +204,3 @@ class Store:
         del spaces[key.namespace][key.name]
         if not spaces[key.namespace]:
             del spaces[key.namespace]
-
-
-__all__ = ["LAST_APPLIED", "Object", "Store", "controller_uid", "slim", "version"]
