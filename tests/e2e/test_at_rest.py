@@ -18,7 +18,7 @@ def writes_since(cluster: Cluster, start: datetime) -> list[str]:
     found = []
     for line in (Names(cluster.name).logs / "audit.log").read_text().splitlines():
         event = json.loads(line)
-        user, about = event["user"]["username"], event.get("objectRef") or {}
+        user, about = event["user"].get("username", ""), event.get("objectRef") or {}
         when = datetime.fromisoformat(event["requestReceivedTimestamp"])
         ours = user.startswith(f"system:serviceaccount:{deploy.NAMESPACE}:")
         if ours and event["verb"] in WRITES and about.get("resource") != "leases" and when > start:

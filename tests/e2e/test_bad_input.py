@@ -319,17 +319,6 @@ def surroundings(torch: str) -> list[Manifest]:
     ]  # fmt: skip
 
 
-# Failed once, mended since, and not seen green yet: told in the report, and strict as soon as they were.
-UNSEEN = pytest.mark.xfail(strict=False, reason="mended, and not seen green yet")
-MENDED = {
-    "model in another alphabet",
-    "last words in another alphabet",
-    "Secret of a volume missing",
-    "training: script raises",
-    "training: data with gaps",
-}
-
-
 @pytest.fixture(scope="module")
 def place(moorage: Cluster, images: dict[str, str]) -> Iterator[str]:
     with deploy.namespace(moorage, f"bad-input-{token_hex(2)}") as name:
@@ -355,7 +344,7 @@ def shown(moorage: Cluster, images: dict[str, str], place: str) -> dict[str, Sho
     return found
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=UNSEEN if name in MENDED else ()) for name in CASES])
+@pytest.mark.parametrize("name", CASES)
 def test_told(shown: dict[str, Shown], name: str) -> None:
     check(CASES[name], shown[name])
 

@@ -123,7 +123,6 @@ def scale_down(cluster: Cluster) -> None:
     deploy.eventually(lambda: settled(cluster, 1), 90, "one pod each is left")
 
 
-@pytest.mark.xfail(strict=False, reason="not seen to the end yet")
 @pytest.mark.timeout(500)
 def test_restart_drain_and_scale_down_lose_nothing(served: Cluster, loads: Loads) -> None:
     steps: list[Callable[[Cluster], None]] = [restart, drain, scale_down]

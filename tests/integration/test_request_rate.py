@@ -29,7 +29,6 @@ def only_watches(verb: str, path: str) -> bool:
     return verb == "WATCH"
 
 
-@pytest.mark.xfail(strict=False, reason="on two busy cores the bounds were not always seen to hold")
 @pytest.mark.parametrize(
     ("faults", "bound"),
     [

@@ -16,7 +16,8 @@ def writes(api: Cluster, *, since: datetime, namespace: str, agent: str = "") ->
     found = []
     for line in (Names(api.name).logs / "audit.log").read_text().splitlines():
         event = json.loads(line)
-        ours = event["user"]["username"].startswith(f"system:serviceaccount:{deploy.NAMESPACE}:")
+        # Who came without a valid token has no name at all.
+        ours = event["user"].get("username", "").startswith(f"system:serviceaccount:{deploy.NAMESPACE}:")
         there = (event.get("objectRef") or {}).get("namespace") == namespace
         then = datetime.fromisoformat(event["requestReceivedTimestamp"]) > since
         if ours and there and then and event.get("userAgent", "").startswith(agent):
