@@ -130,7 +130,10 @@ _GENERATED = "# Made by `make crds` from the pydantic models: change those.\n"
 
 
 class _Dumper(yaml.SafeDumper):
-    """Files inside of a ConfigMap as they are, line by line."""
+    """Files inside of a ConfigMap as they are, line by line; what is there twice is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -27,7 +27,7 @@ REQUESTS_PER_MINUTE = 12
 """For each bad resource: a container that is started again costs a status now and then, and Events that are read more
 and more seldom. Nothing here is a reason for a request every few seconds."""
 
-WAVE = 6
+TOGETHER = 6
 # Cheap ones whose containers end or wait again and again, and the one that is mended at the end.
 KEPT = ("no model at all", "no such image", "server that ends", "key of a Secret missing", "Secret missing")
 
@@ -333,15 +333,15 @@ def place(moorage: Cluster, images: dict[str, str]) -> Iterator[str]:
 def shown(moorage: Cluster, images: dict[str, str], place: str) -> dict[str, Shown]:
     """A few at a time: forty programs that all load torch at once would show how two cores starve, and nothing else."""
     real = {**serving_cases(images["torch"]), **{f"training: {k}": c for k, c in training_cases().items()}}
-    names, found = list(real), {}
-    for start in range(0, len(names), WAVE):
-        wave = {name: real[name] for name in names[start : start + WAVE]}
-        found |= watch(moorage, wave, {"": place}, timeout=150)
-        for name, case in wave.items():
-            if name not in KEPT:
-                kind, called = case.manifest["kind"], case.manifest["metadata"]["name"]
-                moorage.kubectl("delete", "-n", place, kind, called, "--wait=false")
-    return found
+    # Those that last a minute first: the others pass them by.
+    cases = dict(sorted(real.items(), key=lambda item: item[1].event is not has_run_for_a_minute))
+
+    def finished(name: str) -> None:
+        if name not in KEPT:
+            kind, called = cases[name].manifest["kind"], cases[name].manifest["metadata"]["name"]
+            moorage.kubectl("delete", "-n", place, kind, called, "--wait=false")
+
+    return watch(moorage, cases, {"": place}, timeout=150, at_a_time=TOGETHER, finished=finished)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,11 +1,11 @@
 """A table of bad input: what is applied, and what its status must come to say, within how long.
 
-All cases are applied at once and watched together, so a table costs as much time as its slowest case.
+Cases are applied and watched together, so a table costs little more time than its slowest case.
 """
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,24 +60,44 @@ class Shown:
 
 
 def watch(
-    cluster: Cluster, cases: Mapping[str, Case], namespaces: Mapping[str, str], *, timeout: float
+    cluster: Cluster,
+    cases: Mapping[str, Case],
+    namespaces: Mapping[str, str],
+    *,
+    timeout: float,
+    at_a_time: int = 1000,
+    finished: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Shown]:
-    """Applies all cases and looks every half second until each of them has shown what it must, or time is up."""
+    """Applies cases and looks every half second until each has shown what it must, or its seconds are over.
+
+    As one is `finished` the next begins, where only some may be there at the same time.
+    """
     shown = {name: Shown() for name in cases}
-    for short, namespace in namespaces.items():
-        items = [case.manifest for case in cases.values() if case.namespace == short]
-        together = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-        # Not by the client alone: it would write everything into an annotation once more, which has a limit.
-        cluster.kubectl("apply", "--server-side", "-n", namespace, "-f", "-", input=together)
-    end = time.monotonic() + timeout
-    while not all(one.complete for one in shown.values()) and time.monotonic() < end:
+    waiting, begun = list(cases), dict[str, float]()
+    while waiting or begun:
+        now = time.monotonic()
+        free = at_a_time - len(begun)
+        _apply(cluster, [cases[name] for name in waiting[:free]], namespaces)
+        begun |= dict.fromkeys(waiting[:free], now)
+        waiting = waiting[free:]
         seen = {namespace: deploy.items(cluster, "mdep,tjob,pods", namespace) for namespace in namespaces.values()}
         now = time.monotonic()
-        for name, case in cases.items():
-            if not shown[name].complete:
-                _note(shown[name], case, seen[namespaces[case.namespace]], now)
+        for name in list(begun):
+            _note(shown[name], cases[name], seen[namespaces[cases[name].namespace]], now)
+            if shown[name].complete or now - begun[name] > timeout:
+                del begun[name]
+                finished(name)
         time.sleep(0.5)
     return shown
+
+
+def _apply(cluster: Cluster, cases: Sequence[Case], namespaces: Mapping[str, str]) -> None:
+    for short, namespace in namespaces.items():
+        items = [case.manifest for case in cases if case.namespace == short]
+        if items:
+            together = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+            # Not by the client alone: it would write everything into an annotation once more, which has a limit.
+            cluster.kubectl("apply", "--server-side", "-n", namespace, "-f", "-", input=together)
 
 
 def _note(shown: Shown, case: Case, seen: list[Manifest], now: float) -> None:

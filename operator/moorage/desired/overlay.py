@@ -22,9 +22,9 @@ _RESERVED = ("MOORAGE_", "PET_")
 
 
 def apply(template: Manifest, overlay: dict[str, Any] | None) -> Manifest:
-    """The pod template with the user's laid over it, in canonical form."""
+    """The pod template with the user's laid over it. Ours is in canonical form, and so is the result."""
     if not overlay:
-        return _canonical(template)
+        return template
     unknown = sorted(set(overlay) - {"metadata", "spec"})
     if unknown:
         raise InvalidSpec(f"spec.podTemplate: unknown field {', '.join(unknown)}: write metadata and spec, as in a pod")
@@ -45,6 +45,8 @@ def _canonical(template: Manifest) -> Manifest:
 
 def canonical(value: Any, field: str = "") -> Any:
     """Plain data as a typed apply takes it: no nulls, quantities as strings, whole numbers as integers."""
+    if type(value) is str:
+        return value
     if isinstance(value, dict):
         if field in ("requests", "limits"):
             return {key: text(amount) for key, amount in value.items() if amount is not None}

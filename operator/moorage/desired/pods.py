@@ -40,7 +40,7 @@ def scratch(resources: Resources) -> tuple[list[Manifest], list[Manifest]]:
     """Volumes and mounts of /tmp and /dev/shm. The container runtime's own /dev/shm is 64 MiB: too small for torch."""
     memory: Manifest = {"medium": "Memory"}
     if resources.shared_memory is not None:
-        memory["sizeLimit"] = resources.shared_memory
+        memory["sizeLimit"] = quantity.text(resources.shared_memory)
     volumes = [{"name": "tmp", "emptyDir": {}}, {"name": "shm", "emptyDir": memory}]
     mounts = [{"name": "tmp", "mountPath": "/tmp"}, {"name": "shm", "mountPath": "/dev/shm"}]
     return volumes, mounts
@@ -48,13 +48,16 @@ def scratch(resources: Resources) -> tuple[list[Manifest], list[Manifest]]:
 
 def requirements(resources: Resources, defaults: Defaults, *, gpus: bool = True) -> Manifest:
     """Of a container. Init containers get the same without GPUs: the pod asks for no more, and quotas are met."""
-    limits: dict[str, str] = dict(resources.limits)
+    limits = {name: quantity.text(amount) for name, amount in resources.limits.items()}
     device = gpu_resource(resources, defaults)
     if device in resources.limits or device in resources.requests:
         raise InvalidSpec(f"spec.resources: write the number of GPUs as gpus, not as {device} in requests or limits")
     if gpus and resources.gpus:
         limits[device] = str(resources.gpus)
-    found = {"requests": dict(resources.requests), "limits": limits}
+    found = {
+        "requests": {name: quantity.text(amount) for name, amount in resources.requests.items()},
+        "limits": limits,
+    }
     return {key: amounts for key, amounts in found.items() if amounts}
 
 

@@ -1,22 +1,27 @@
 """The API server as dicts in and dicts out, with a few errors of our own.
 
-`kubernetes.aio` brings configuration, TLS, tokens and the connection pool; its typed models stay out: they cost ten
-times the CPU and drop what they do not know. No retries here: whoever calls knows whether a retry makes sense.
+`kubernetes.aio` brings configuration, TLS and tokens. Its requests stay out: their layers cost two thirds of the CPU of
+one (docs/design.md), and its typed models drop what they do not know. No retries here: whoever calls knows whether a
+retry makes sense.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-from kubernetes.aio.client import ApiClient, Configuration
+import orjson
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from yarl import URL
 
 from moorage import telemetry
 from moorage.kube.errors import ApiError, NotFound, Transient, error_from
@@ -26,9 +31,8 @@ FIELD_MANAGER = "moorage"
 PAGE = 500
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
-# With its charset the generated client sends the bytes as they are. Its own JSON has everything beyond ASCII escaped,
-# and what the API server reads as YAML here knows no escapes for 🚢.
-APPLY_PATCH = "application/apply-patch+yaml; charset=utf-8"
+# JSON is YAML as long as nothing is escaped: YAML knows no escapes for 🚢.
+APPLY_PATCH = "application/apply-patch+yaml"
 
 Manifest = dict[str, Any]
 
@@ -55,7 +59,14 @@ async def load_configuration() -> Configuration:
     if not all(_exists(part) for part in path.split(os.pathsep) if part):
         raise ConfigException(f"no kubeconfig at {path}: set KUBECONFIG, or run the operator in a cluster")
     await load_kube_config(config_file=path, client_configuration=configuration)
+    configuration.proxy = configuration.proxy or _proxy_of_environment(configuration.host)
     return configuration
+
+
+def _proxy_of_environment(host: str) -> str | None:
+    # Asked once: aiohttp's trust_env asks before each request, in a thread, at the price of a request.
+    parts = urlsplit(host)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
 def _exists(path: str) -> bool:
@@ -63,23 +74,27 @@ def _exists(path: str) -> bool:
 
 
 class Client:
-    def __init__(self, api: ApiClient, *, request_timeout: float = 30, user_agent: str = "moorage-operator") -> None:
-        self._api = api
-        self._api.user_agent = user_agent
-        self._timeout = request_timeout
+    """Made within a running loop."""
+
+    def __init__(
+        self, configuration: Configuration, *, request_timeout: float = 30, user_agent: str = "moorage-operator"
+    ) -> None:
+        self._configuration, self._timeout = configuration, request_timeout
+        # Watches hold a connection each, and what else is under way at the same time is bounded by the workers.
+        connector = aiohttp.TCPConnector(limit=0, ssl=RESTClientObject(configuration).ssl_context)
+        # Compressing a list costs the API server three times the CPU and is no faster.
+        headers = {"Accept": JSON, "Accept-Encoding": "identity", "User-Agent": user_agent}
+        self._session = aiohttp.ClientSession(connector=connector, headers=headers, cookie_jar=aiohttp.DummyCookieJar())
         self.may_write: Callable[[], bool] = lambda: True
         """Asked before every write but the lease's: a process that was frozen for a while may not lead any more, and
         does not know it yet."""
 
     @classmethod
     async def connect(cls, *, request_timeout: float, user_agent: str) -> Client:
-        configuration = await load_configuration()
-        # Watches hold a connection each, and what else is under way at the same time is bounded by the workers.
-        configuration.connection_pool_maxsize = 0
-        return cls(ApiClient(configuration), request_timeout=request_timeout, user_agent=user_agent)
+        return cls(await load_configuration(), request_timeout=request_timeout, user_agent=user_agent)
 
     async def close(self) -> None:
-        await self._api.close()
+        await self._session.close()
 
     async def get(self, kind: Kind, namespace: str, name: str, *, timeout: float | None = None) -> Manifest:
         return await self._request("GET", kind.path(namespace, name), kind.plural, timeout=timeout)
@@ -135,15 +150,15 @@ class Client:
         response: aiohttp.ClientResponse | None = None
         try:
             async with asyncio.timeout(self._timeout):
-                response = await self._send("GET", path, query=query, body=None, content_type=JSON, timeout=quiet)
+                response = await self._send("GET", path, query, None, JSON, quiet)
             if response.status >= 400:
                 raise error_from(response.status, await response.read(), response.headers)
             yield None
             async for line in _lines(response.content):
-                event = json.loads(line)
+                event = orjson.loads(line)
                 if event["type"] == "ERROR":
                     answer = event["object"]
-                    raise error_from(int(answer.get("code") or 500), json.dumps(answer).encode(), {})
+                    raise error_from(int(answer.get("code") or 500), orjson.dumps(answer), {})
                 yield event
         except TimeoutError as error:
             raise Transient(f"the watch of {kind.plural} is silent", reason="Timeout") from error
@@ -164,7 +179,7 @@ class Client:
             kind.path(meta["namespace"], meta["name"]),
             kind.plural,
             query={"fieldManager": FIELD_MANAGER, "force": str(force).lower()},
-            body=json.dumps(manifest, separators=(",", ":"), ensure_ascii=False).encode(),
+            body=manifest,
             content_type=APPLY_PATCH,
             verb="apply",
         )
@@ -215,25 +230,18 @@ class Client:
         resource: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Manifest | bytes | None = None,
+        body: Manifest | None = None,
         content_type: str = JSON,
         timeout: float | None = None,
         verb: str = "",
     ) -> Manifest:
         if method != "GET" and resource != LEASE.plural and not self.may_write():
             raise Transient("the lease has not been renewed in time: another may lead by now", reason="NotLeading")
-        code = "error"
+        code, total = "error", timeout or self._timeout
+        limits = aiohttp.ClientTimeout(total=total, connect=min(5, total))
         try:
-            async with asyncio.timeout(timeout or self._timeout):
-                response = await self._send(
-                    method,
-                    path,
-                    query=query,
-                    body=body,
-                    content_type=content_type,
-                    timeout=aiohttp.ClientTimeout(connect=min(5, timeout or self._timeout)),
-                )
-                content = await response.read()
+            response = await self._send(method, path, query, body, content_type, limits)
+            content = await response.read()
             code = str(response.status)
         except TimeoutError as error:
             raise Transient(f"the API server did not answer {method} {path} in time", reason="Timeout") from error
@@ -244,7 +252,7 @@ class Client:
         if response.status >= 400:
             raise error_from(response.status, content, response.headers)
         try:
-            answer = json.loads(content)
+            answer = orjson.loads(content)
         except ValueError as error:
             raise Transient(f"the API server answered {method} {path} with something else than JSON") from error
         if not isinstance(answer, dict):
@@ -255,20 +263,27 @@ class Client:
         self,
         method: str,
         path: str,
-        *,
         query: Mapping[str, str] | None,
-        body: Manifest | bytes | None,
+        body: Manifest | None,
         content_type: str,
         timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
-        # Compressing a list costs the API server three times the CPU and is no faster.
-        headers = {"Accept": JSON, "Accept-Encoding": "identity", "Content-Type": content_type}
-        serialized = await self._api.param_serialize(
-            method, path, query_params=query, header_params=headers, body=body, auth_settings=["BearerToken"]
+        configuration = self._configuration
+        url = URL(f"{configuration.host}{path}{'?' + urlencode(query) if query else ''}", encoded=True)
+        headers = {"Content-Type": content_type} if body is not None else {}
+        # It reads a token anew that is about to expire.
+        if token := await configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
+            headers["Authorization"] = token
+        return await self._session.request(
+            method,
+            url,
+            data=None if body is None else orjson.dumps(body),
+            headers=headers,
+            timeout=timeout,
+            proxy=configuration.proxy,
+            proxy_headers=configuration.proxy_headers,
+            server_hostname=configuration.tls_server_name,
         )
-        answer = await self._api.call_api(*serialized, _request_timeout=timeout)
-        response: aiohttp.ClientResponse = answer.response
-        return response
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:

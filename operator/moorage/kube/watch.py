@@ -60,11 +60,13 @@ class Watch:
 
     async def run(self) -> None:
         failures = 0
+        if self._since is not None:
+            self._reached(self._since)
         while True:
             try:
                 if self._since is None:
                     self._since = await self._relist()
-                self._reached(self._since)
+                    self._reached(self._since)
                 began = time.monotonic()
                 async for event in self._client.watch(
                     self._kind, self._namespace, labels=self._labels, since=self._since

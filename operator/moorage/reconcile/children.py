@@ -157,7 +157,7 @@ class Children:
         if step.action is not Action.APPLY:
             return
         answer = await self._client.apply(step.manifest, force=step.live is not None)
-        self._remember(answer)
+        self._store.learn(answer)
         known.children[step.key] = _digest(step.manifest), self._store.wish(step.key)
         log.info("applied", child=f"{step.key.kind}/{step.key.name}", reason=step.reason)
         if step.live is not None and version(answer) == version(step.live):
@@ -173,10 +173,6 @@ class Children:
         if kind_of(live) is POD_MONITOR:
             self._store.remove(live)  # not watched, so nobody else will say so
         log.info("deleted", child=f"{key.kind}/{key.name}", reason=reason)
-
-    def _remember(self, answer: Object) -> None:
-        if self._store.put(answer) and kind_of(answer) is not POD_MONITOR:
-            self._store.owe(answer)
 
     def _of(self, owner: Key) -> _Known:
         return self._known.setdefault(owner, _Known())

@@ -18,7 +18,6 @@ from moorage.kube.kinds import (
     GRANDCHILDREN,
     OWNERS,
     POD_DISRUPTION_BUDGET,
-    POD_MONITOR,
     SERVICE,
     Key,
     Kind,
@@ -96,11 +95,8 @@ class Intake:
             for obj in page.items:
                 listed.add(key_of(obj))
                 before = self._before(obj)
-                if not self._store.put(obj):
-                    continue
-                if kind is not POD_MONITOR:
-                    self._store.owe(obj)
-                self._enqueue(keys_for(self._store, before, obj))
+                if self._store.learn(obj):
+                    self._enqueue(keys_for(self._store, before, obj))
         for obj in self._store.prune(kind, listed, list_version, namespace):
             telemetry.RESYNC_PRUNED.labels(kind.kind).inc()
             self._enqueue(keys_for(self._store, obj, None))

@@ -183,8 +183,7 @@ class Reconciler:
             answer = await self._client.patch_status(BY_KIND[key.kind], key.namespace, key.name, body)
         except NotFound:
             return  # it was deleted while we worked on it
-        if self._store.put(answer):
-            self._store.owe(answer)
+        if self._store.learn(answer):
             # The watch's echo will be no news any more, so whoever follows this resource hears of it from here.
             for follower in set(keys_for(self._store, obj, answer)) - {key}:
                 self._queue.add(follower)

@@ -6,15 +6,17 @@ What should be comes from `desired`, what is true from `status`, how many from `
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from moorage.api.facts import InvalidSpec, Problem, ResolvedModel
+from moorage.api.facts import InvalidSpec, ResolvedModel
 from moorage.api.modeldeployment import ModelDeployment
 from moorage.desired import serving
 from moorage.desired.defaults import Defaults
+from moorage.desired.meta import Manifest
 from moorage.desired.model import resolve
 from moorage.kube.errors import ApiError, Forbidden, Invalid, NotFound
 from moorage.kube.kinds import CONFIG_MAP, DEPLOYMENT, TRAINING_JOB, Key
-from moorage.reconcile.children import Children
+from moorage.reconcile.children import Children, Done
 from moorage.reconcile.eventreader import EventReader
 from moorage.reconcile.indexes import controller_uid, follows_training
 from moorage.reconcile.outcome import SOON, TAKEN_LOOK, Outcome, problem_of
@@ -45,36 +47,41 @@ class Serving:
         md = ModelDeployment.parse(obj)
         model = resolve(md, list(self._store.of(TRAINING_JOB, key.namespace)) if follows_training(obj) else [])
         replicas, decision = self._replicas.wanted(key, md)
-        problem: Problem | None = None
-        failed: ApiError | None = None
-        waiting = taken = False
-        if isinstance(model, ResolvedModel):
-            defaults = self._defaults()
-            calm = settled(md, self._deployment(key, obj))
-            mark = (md.metadata.uid, md.metadata.generation, model, replicas, defaults, calm)
-            try:
-                if not self._children.in_order(obj, mark):
-                    desired = serving.children(md, model, replicas, defaults)
-                    done = await self._children.converge(obj, desired)
-                    problem, waiting, taken = done.problem, done.waiting, done.taken
-                    if problem is None:
-                        # Pods of the old revision may start once more while they are replaced, and want their files.
-                        await self._children.prune(obj, desired, keep=() if calm else (CONFIG_MAP.kind,))
-                        if not waiting:
-                            self._children.settle(obj, mark)
-            except InvalidSpec as error:
-                problem = problem_of(error)
-            except (Invalid, Forbidden, NotFound) as error:
-                problem, failed = problem_of(error), error
+        done, failed = Done(), None
         deployment = self._deployment(key, obj)
+        if isinstance(model, ResolvedModel):
+            defaults, calm = self._defaults(), settled(md, deployment)
+            mark = (md.metadata.uid, md.metadata.generation, model, replicas, defaults, calm)
+            if not self._children.in_order(obj, mark):
+                # Pods of the old revision may start once more while they are replaced, and want their files.
+                keep = () if calm else (CONFIG_MAP.kind,)
+                done, failed = await self._make(obj, partial(serving.children, md, model, replicas, defaults), keep)
+                if failed is None and done == Done():
+                    self._children.settle(obj, mark)
+                deployment = self._deployment(key, obj)
         replica_sets, pods = self._look(key, md, deployment) if deployment is not None else ([], [])
         told = self._servers.told(key)
         heard, again = await self._events.of(pods, now)
-        seen = ServingObserved(deployment, replica_sets, pods, model, decision, problem, told, heard)
+        seen = ServingObserved(deployment, replica_sets, pods, model, decision, done.problem, told, heard)
         status = compute(md, seen, now)
-        if taken:
+        if done.taken:
             return Outcome(status, TAKEN_LOOK)
-        return Outcome(status, SOON if waiting else again, failed)
+        return Outcome(status, SOON if done.waiting else again, failed)
+
+    async def _make(
+        self, obj: Object, desired: Callable[[], list[Manifest]], keep: tuple[str, ...]
+    ) -> tuple[Done, ApiError | None]:
+        """What came of it, and the error that is worth another try."""
+        try:
+            children = desired()
+            done = await self._children.converge(obj, children)
+            if done.problem is None:
+                await self._children.prune(obj, children, keep=keep)
+            return done, None
+        except InvalidSpec as error:
+            return Done(problem_of(error)), None
+        except (Invalid, Forbidden, NotFound) as error:
+            return Done(problem_of(error)), error
 
     def leave(self, key: Key) -> None:
         """Deleted: nothing of it is worth remembering."""

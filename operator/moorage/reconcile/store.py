@@ -10,13 +10,14 @@ caller's own.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
-from moorage.kube.kinds import POD, Key, Kind, key_of
+import orjson
+
+from moorage.kube.kinds import POD, POD_MONITOR, Key, Kind, key_of
 from moorage.reconcile.indexes import INDEXES, IndexKey
 
 Object = dict[str, Any]
@@ -53,10 +54,10 @@ class _Held(NamedTuple):
     status: bytes
 
     def read(self) -> Object:
-        obj: Object = json.loads(self.wish)
+        obj: Object = orjson.loads(self.wish)
         obj["metadata"]["resourceVersion"] = str(self.version)
         if self.status:
-            obj["status"] = json.loads(self.status)
+            obj["status"] = orjson.loads(self.status)
         return obj
 
 
@@ -65,11 +66,7 @@ def _pack(obj: Object, new: int) -> _Held:
     status = slimmed.pop("status", None)
     slimmed["metadata"].pop("resourceVersion", None)
     indexed = tuple(found for index in INDEXES for found in index(obj))
-    return _Held(new, obj["metadata"]["uid"], indexed, _json(slimmed), _json(status) if status else b"")
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _Held(new, obj["metadata"]["uid"], indexed, orjson.dumps(slimmed), orjson.dumps(status) if status else b"")
 
 
 class Store:
@@ -128,6 +125,15 @@ class Store:
         self._objects.setdefault(key.kind, {}).setdefault(key.namespace, {})[key.name] = held
         for entry in held.indexed:
             self._index[entry].add(key)
+        return True
+
+    def learn(self, obj: Object) -> bool:
+        """Keep what an answer showed before a watch did: the watch of its kind has to bring it, too. Whether it was
+        news."""
+        if not self.put(obj):
+            return False
+        if obj["kind"] != POD_MONITOR.kind:  # not watched
+            self.owe(obj)
         return True
 
     def remove(self, obj: Object) -> None:

@@ -87,8 +87,7 @@ class Training:
             answer = await self._client.patch(JOB, namespace, name, {"metadata": {"uid": uid}, **patch})
         except NotFound:
             return
-        if self._store.put(answer):
-            self._store.owe(answer)
+        self._store.learn(answer)
 
     def leave(self, key: Key) -> None:
         """Ended or deleted: nothing of it is worth remembering."""

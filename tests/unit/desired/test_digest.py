@@ -1,12 +1,15 @@
 """`covers` forgives what the API server rewrites and sees what somebody else changed; the traps are those measured."""
 
 import copy
+import hashlib
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moorage.api.facts import InvalidSpec
 from moorage.desired.digest import covers, digest, stamp
 
 FORGIVEN: dict[str, tuple[Any, Any]] = {
@@ -91,7 +94,7 @@ def test_stamping_twice_is_stamping_once_and_leaves_the_original() -> None:
     assert stamp(obj)["metadata"]["annotations"]["k"] == "v"
 
 
-leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+leaves = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=5)
 values = st.recursive(
     leaves,
     lambda inner: (
@@ -109,6 +112,17 @@ def test_an_object_covers_itself_and_its_stamp_covers_it(spec: dict[str, Any]) -
     obj = {"metadata": {"name": "a"}, "spec": spec}
     assert covers(stamp(obj), obj)
     assert covers(stamp(obj), stamp(obj))
+
+
+def test_what_json_cannot_hold_is_refused_in_words() -> None:
+    with pytest.raises(InvalidSpec, match=r"spec\.podTemplate.*64-bit"):
+        digest({"a": 2**70})
+
+
+@given(values)
+def test_a_digest_is_of_json_as_the_standard_library_writes_it(value: Any) -> None:
+    plain = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert digest(value) == hashlib.sha256(plain.encode()).hexdigest()[:32]
 
 
 @given(values)

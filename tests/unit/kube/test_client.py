@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client import Configuration
 
 from moorage.kube.client import Client
 from moorage.kube.errors import NotFound, Transient
@@ -43,8 +43,8 @@ async def client(server: Server) -> AsyncIterator[Client]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server.handle)
     async with TestServer(app) as running:
-        api = ApiClient(Configuration(host=str(running.make_url("")).rstrip("/")))
-        client = Client(api, request_timeout=5, user_agent="moorage-operator/test")
+        configuration = Configuration(host=str(running.make_url("")).rstrip("/"))
+        client = Client(configuration, request_timeout=5, user_agent="moorage-operator/test")
         yield client
         await client.close()
 
@@ -67,7 +67,7 @@ async def test_an_apply_is_forced_under_our_name(server: Server, client: Client)
     method, path, query, headers, body = server.requests[0]
     assert (method, path) == ("PATCH", f"{DEPLOYMENTS}/a")
     assert query == {"fieldManager": "moorage", "force": "true"}
-    assert headers["Content-Type"] == "application/apply-patch+yaml; charset=utf-8"
+    assert headers["Content-Type"] == "application/apply-patch+yaml"
     assert headers["User-Agent"] == "moorage-operator/test"
     assert headers["Accept-Encoding"] == "identity"
     assert body == manifest
@@ -130,7 +130,7 @@ async def test_a_server_that_does_not_answer_is_a_trouble_of_the_moment(server: 
 
 
 async def test_a_server_that_is_not_there_is_a_trouble_of_the_moment() -> None:
-    client = Client(ApiClient(Configuration(host="http://127.0.0.1:9")), request_timeout=5)
+    client = Client(Configuration(host="http://127.0.0.1:9"), request_timeout=5)
     try:
         with pytest.raises(Transient, match="out of reach"):
             await client.get(DEPLOYMENT, "ns", "a")
