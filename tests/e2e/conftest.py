@@ -18,7 +18,7 @@ from support import deploy, spread
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Around all of a test, its fixtures too."""
+    """Around all of a test, its fixtures too. pytest asks it of every test of a run, also of other folders."""
     with spread.turn(item.path):
         return (yield)
 

@@ -52,9 +52,10 @@ with turn(Path(sys.argv[1])):
 @pytest.mark.parametrize(
     ("first", "second", "together"),
     [
-        ("test_examples.py", "test_readme.py", True),
-        ("test_examples.py", "test_gpu.py", False),
-        ("test_gpu.py", "test_examples.py", False),
+        ("e2e/test_examples.py", "e2e/test_readme.py", True),
+        ("e2e/test_examples.py", "e2e/test_gpu.py", False),
+        ("e2e/test_gpu.py", "e2e/test_examples.py", False),
+        ("e2e/test_gpu.py", "integration/test_rest.py", True),
     ],
 )
 def test_turns_on_the_cluster(
