@@ -66,6 +66,8 @@ MODULES = {
             5,
             stamps=tuple(VERSION_STAMPS.items()),
         ),
+        # Argo CD's engine, on modules of the same versions as kube's: after that, little is left to compile.
+        Module("gitops", ".", ("gitops",), 2),
         Module("kwok", ".", ("kwok",), 1),
         Module("s3", "github.com/versity/versitygw/cmd/versitygw", ("versitygw",), 1),
         # Prometheus with one way of discovery only builds in a third of the time.
@@ -78,7 +80,8 @@ MODULES = {
         ),
     )
 }
-API_MODULES = ("kube", "kwok")
+# gitops is for tests alone: built with kube it takes seconds, later on its own minutes.
+API_MODULES = ("kube", "gitops", "kwok")
 
 
 @dataclass(frozen=True)
