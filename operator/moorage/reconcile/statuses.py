@@ -41,7 +41,8 @@ def can_wait(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 def _turns(before: Condition, now: Condition) -> bool:
     if now["type"] in HEADLINES:
-        return bool(now["status"] == "True" or before["status"] != now["status"])
+        said = ("status", "reason", "message") if now["status"] == "True" else ("status",)
+        return any(before[field] != now[field] for field in said)
     return _bad(before) != _bad(now) or (_bad(now) and before["reason"] != now["reason"])
 
 

@@ -26,21 +26,26 @@ def rollout(deployment: Object | None, replica_sets: list[Object], pods: list[Ob
     if deployment is None:
         return Rollout()
     status = deployment.get("status") or {}
-    replicas = int(status.get("replicas") or 0)
     if calm:
+        replicas = _count(deployment, "replicas")
         return Rollout(True, True, replicas, replicas, replicas)
-    current = newest(deployment, replica_sets)
-    now = (current.get("status") or {}) if current else {}
-    ready = int(now.get("readyReplicas") or 0)
+    # Of the ReplicaSets, whose counts the Deployment's follow by a moment: told as one, they are of one moment.
+    ours = [rs for rs in replica_sets if _owner(rs) == deployment["metadata"].get("uid")]
+    current = newest(deployment, ours)
+    before = [rs for rs in ours if rs is not current]
     return Rollout(
         exists=True,
-        replicas=replicas,
-        ready=ready,
-        updated=int(now.get("replicas") or 0),
-        before=max(0, int(status.get("readyReplicas") or 0) - ready),
+        replicas=sum(_count(rs, "replicas") for rs in ours),
+        ready=_count(current, "readyReplicas"),
+        updated=_count(current, "replicas"),
+        before=sum(_count(rs, "readyReplicas") for rs in before),
         pods=[pod for pod in pods if current and _owner(pod) == current["metadata"].get("uid")],
         refused=_refused(status),
     )
+
+
+def _count(obj: Object | None, field: str) -> int:
+    return int(((obj or {}).get("status") or {}).get(field) or 0)
 
 
 def newest(deployment: Object, replica_sets: list[Object]) -> Object | None:

@@ -41,7 +41,10 @@ def test_in_a_storm_all_wait_longer_but_not_for_ever() -> None:
 
 
 def status(**conditions: tuple[str, str]) -> dict[str, Any]:
-    found = [{"type": type_, "status": value, "reason": reason} for type_, (value, reason) in conditions.items()]
+    found = [
+        {"type": type_, "status": value, "reason": reason, "message": f"{reason}, in words"}
+        for type_, (value, reason) in conditions.items()
+    ]
     return {"observedGeneration": 1, "desiredReplicas": 2, "conditions": found}
 
 
@@ -70,8 +73,11 @@ def test_a_new_wish_and_a_new_failure_cannot_wait(field: str) -> None:
     assert not can_wait(status(**ON_ITS_WAY), {**status(**ON_ITS_WAY), field: 7})
 
 
-def test_counts_can() -> None:
-    assert can_wait(status(**ON_ITS_WAY), {**status(**ON_ITS_WAY), "readyReplicas": 1})
+@pytest.mark.parametrize("ready", ["Unknown", "True"])
+def test_counts_can(ready: str) -> None:
+    """Also those of pods that leave after all is ready."""
+    before = status(**{**ON_ITS_WAY, "Ready": (ready, "x")})
+    assert can_wait(before, {**before, "replicas": 1})
 
 
 def test_trouble_that_ends_or_changes_cannot() -> None:

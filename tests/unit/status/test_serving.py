@@ -147,6 +147,15 @@ def test_ready_as_soon_as_the_new_pods_are_though_old_ones_still_leave() -> None
     assert conditions(status)["Ready"] == ("True", "AllReplicasReady")
 
 
+def test_counts_are_of_one_moment() -> None:
+    """The Deployment's follow those of its ReplicaSets."""
+    status = look(
+        serving(), deployment=deployment(1, replicas=0, updatedReplicas=0), replica_sets=[replica_set(ready=1)],
+        pods=[pod(ready=True)],
+    )  # fmt: skip
+    assert (status["readyReplicas"], status["replicas"], status["updatedReplicas"]) == (1, 1, 1)
+
+
 def test_no_capacity_is_no_failure() -> None:
     words = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
     status = troubled(pod(ready=True), unschedulable(words, "d-2"), replicas=2, ready=1)
