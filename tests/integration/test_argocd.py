@@ -16,6 +16,7 @@ import yaml
 from argocd.lua import EXAMPLES, compiled
 from cluster import Cluster, binaries
 from cluster.progress import Progress
+from moorage.cli import dump
 from support import deploy
 from support.api_tier import apply_crds
 from support.operator_process import ROOT, OperatorProcess
@@ -33,7 +34,7 @@ def sync(api: Cluster, ns: str, tmp_path: Path) -> Sync:
 
     def run(manifests: list[dict[str, Any]], *, app: str, server_side: bool) -> dict[str, Any]:
         file = tmp_path / "app.yaml"
-        file.write_text(yaml.safe_dump_all(manifests))
+        file.write_text(dump(*manifests))
         options = [f"-kubeconfig={api.kubeconfig}", f"-namespace={ns}", f"-app={app}", f"-health={scripts}"]
         done = subprocess.run(
             [program, *options, f"-server-side={server_side}".lower(), str(file)],
