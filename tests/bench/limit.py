@@ -105,6 +105,8 @@ async def compare(tier: Tier, meter: Meter, admin: Api, view: View, count: int) 
         told("the operator in it", median(operator.wall for operator, _ in rounds), "s"),
         told("the tight client in it", median(tight.wall for _, tight in rounds), "s"),
         told("operator CPU in it, per resource", median(operator.operator_ms for operator, _ in rounds), "ms"),
+        # The same work of the same library on the same cores: says how fast these are.
+        told("the tight client's CPU in it, per resource", median(tight.bench_ms for _, tight in rounds), "ms"),
         told("writes in it, per resource", median(o.writes() / count for o, _ in rounds), ""),
     ]
 

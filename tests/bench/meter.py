@@ -36,6 +36,10 @@ class Phase:
     def operator_ms(self) -> float:
         return self.cpu.get(OPERATOR, 0) * 1000 / self.count
 
+    @property
+    def bench_ms(self) -> float:
+        return self.cpu[BENCH] * 1000 / self.count
+
     def all_cpu(self) -> float:
         """Of the operator and the control plane; neither of this program nor of strangers."""
         return sum(seconds for name, seconds in self.cpu.items() if name not in (BENCH, "others"))

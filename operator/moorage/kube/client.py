@@ -21,7 +21,6 @@ import orjson
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
-from yarl import URL
 
 from moorage import telemetry
 from moorage.kube.errors import ApiError, NotFound, Transient, error_from
@@ -269,7 +268,7 @@ class Client:
         timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
         configuration = self._configuration
-        url = URL(f"{configuration.host}{path}{'?' + urlencode(query) if query else ''}", encoded=True)
+        url = f"{configuration.host}{path}{'?' + urlencode(query) if query else ''}"
         headers = {"Content-Type": content_type} if body is not None else {}
         # It reads a token anew that is about to expire.
         if token := await configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
