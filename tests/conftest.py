@@ -1,9 +1,12 @@
 """For every test: cheap tiers first, and a loud word at the end about what this machine could not run."""
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from support import spread
 
 pytest_plugins = ["cluster.fixtures"]
 
@@ -33,11 +36,16 @@ def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Around all of a test, its fixtures too."""
+    with spread.turn(item.path):
+        return (yield)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    from support.spread import Scheduler  # only where tests are spread
-
-    return Scheduler(config, log)
+    return spread.Scheduler(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -13,14 +13,7 @@ import pytest
 from cluster import Cluster, cache
 from cluster.fixtures import seen
 from cluster.progress import Progress
-from support import deploy, spread
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Around all of a test, its fixtures too. pytest asks it of every test of a run, also of other folders."""
-    with spread.turn(item.path):
-        return (yield)
+from support import deploy
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,12 @@ keeps the cores busy from the first minute. A worker whose kind has run out help
 so what its fixtures start is started once.
 
 On the real cluster, files named here run beside one another. All others have it to themselves: they stop nodes, drain
-them, uninstall the operator, count its writes. `turn` sees to that, whoever runs them.
+them, uninstall the operator, count its writes. A few want the cores to themselves too. `turn` sees to that.
 """
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from xdist.scheduler import LoadScopeScheduling
@@ -21,6 +21,8 @@ from cluster.names import default_name
 
 # Whose tests leave alone what is not theirs, and wait patiently while the machine is busy with others.
 SIDE_BY_SIDE = frozenset({"test_examples.py", "test_kubectl_scale.py", "test_quickstart.py", "test_readme.py"})
+# Clients, two runtimes and starting pods fill the cores; beside others they would show how these starve.
+QUIET = frozenset({"test_no_request_lost.py"})
 KINDS = ("e2e", "api", "unit")  # the first worker's, the second's, the third's, and again
 # Folders whose tests take longest: a long one that starts last is waited for by all.
 SLOW = ("trainer", "triton", "server", "store")
@@ -65,18 +67,23 @@ def rank(path: str) -> int:
 
 @contextmanager
 def turn(file: Path) -> Iterator[None]:
-    """A test's turn on the real cluster: together with others where its file allows that, alone where not. The tests of
-    other folders have theirs at any time."""
-    if kind(str(file)) != "e2e":
+    """A test's turn: on the machine, and on the real cluster if it needs that; together with others where its file
+    allows it, alone where not."""
+    with ExitStack() as stack:
+        stack.enter_context(_place("machine", alone=file.name in QUIET))
+        if kind(str(file)) == "e2e":
+            stack.enter_context(_place("e2e", alone=file.name not in SIDE_BY_SIDE))
         yield
-        return
-    how = fcntl.LOCK_SH if file.name in SIDE_BY_SIDE else fcntl.LOCK_EX
+
+
+@contextmanager
+def _place(what: str, *, alone: bool) -> Iterator[None]:
     folder = cache.root() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    name = default_name("full")
-    with (folder / f"e2e-queue-{name}.lock").open("w") as queue, (folder / f"e2e-{name}.lock").open("w") as cluster:
+    name = f"{what}-{default_name('full')}.lock"
+    with (folder / f"queue-{name}").open("w") as queue, (folder / name).open("w") as place:
         # Who waits to be alone holds the queue, so that those who share cannot pass it by for ever.
         fcntl.flock(queue, fcntl.LOCK_EX)
-        fcntl.flock(cluster, how)
+        fcntl.flock(place, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(queue, fcntl.LOCK_UN)
         yield

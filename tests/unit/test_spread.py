@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.spread import ALONE, SIDE_BY_SIDE, kind, scope, turn
+from support.spread import ALONE, QUIET, SIDE_BY_SIDE, kind, scope, turn
 
 E2E = Path(__file__).parents[1] / "e2e"
 
@@ -36,7 +36,7 @@ def test_each_kind_is_told_by_the_path(nodeid: str, expected: str) -> None:
 
 
 def test_files_that_share_the_cluster_are_there() -> None:
-    assert {path.name for path in E2E.glob("test_*.py")} >= SIDE_BY_SIDE
+    assert {path.name for path in E2E.glob("test_*.py")} >= SIDE_BY_SIDE | QUIET
 
 
 HOLD = """
@@ -56,6 +56,9 @@ with turn(Path(sys.argv[1])):
         ("e2e/test_examples.py", "e2e/test_gpu.py", False),
         ("e2e/test_gpu.py", "e2e/test_examples.py", False),
         ("e2e/test_gpu.py", "integration/test_rest.py", True),
+        ("unit/test_cli.py", "integration/test_rest.py", True),
+        ("e2e/test_no_request_lost.py", "integration/test_rest.py", False),
+        ("unit/test_cli.py", "e2e/test_no_request_lost.py", False),
     ],
 )
 def test_turns_on_the_cluster(
