@@ -34,7 +34,7 @@ def moorage(cluster: Cluster, images: dict[str, str]) -> Cluster:
 def ns(moorage: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace named after the test, gone afterwards. On failure, what a person would look at first is printed."""
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40].strip("-") + f"-{token_hex(2)}"
-    with deploy.namespace(moorage, name):
+    with deploy.namespace(moorage, name, wait=False):
         yield name
         if getattr(request.node, "failed", False):
             for args in (("mdep,tjob,pods,pvc", "-o", "wide"), ("mdep,tjob", "-o", "yaml"), ("events",)):

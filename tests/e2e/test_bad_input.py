@@ -321,7 +321,7 @@ def surroundings(torch: str) -> list[Manifest]:
 
 @pytest.fixture(scope="module")
 def place(moorage: Cluster, images: dict[str, str]) -> Iterator[str]:
-    with deploy.namespace(moorage, f"bad-input-{token_hex(2)}") as name:
+    with deploy.namespace(moorage, f"bad-input-{token_hex(2)}", wait=False) as name:
         together = json.dumps({"apiVersion": "v1", "kind": "List", "items": surroundings(images["torch"])})
         moorage.kubectl("apply", "-n", name, "-f", "-", input=together)
         made = "--for=jsonpath={.status.phase}=Succeeded"
