@@ -1,5 +1,6 @@
 """An image's tag is decided by what goes into it, and nothing is built that is there already."""
 
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -137,6 +138,19 @@ def test_what_only_the_operator_needs_is_left_out_of_the_torch_image() -> None:
     requirements = images.torch_image(BASE, None).files["requirements.txt"]
     assert isinstance(requirements, bytes)
     assert b"--prune kopf" in requirements and b"--prune torch" in requirements
+
+
+def test_nothing_is_left_out_that_a_package_of_the_torch_image_needs() -> None:
+    """To leave one out that comes by way of another would end its build: every requirement has to have a hash."""
+    packages = tomllib.loads((images.ROOT / "uv.lock").read_text())["package"]
+    needs = {p["name"]: {d["name"] for d in p.get("dependencies", [])} for p in packages}
+    ours = next(p for p in packages if "editable" in p["source"])
+    missing = {d["name"] for extra in images.EXTRAS for d in ours["optional-dependencies"][extra]} - {"torch"}
+    there: set[str] = set()
+    while missing:
+        there |= missing
+        missing = {need for name in missing for need in needs[name]} - there
+    assert there & set(images.operator_only()) == set()
 
 
 def test_a_small_disk_is_told_before_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
