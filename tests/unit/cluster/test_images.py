@@ -8,6 +8,7 @@ import pytest
 
 from cluster import images
 from cluster.interface import ClusterError
+from cluster.names import CHECKOUT
 from cluster.progress import Progress
 
 QUIET = Progress(file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
@@ -142,7 +143,7 @@ def test_what_only_the_operator_needs_is_left_out_of_the_torch_image() -> None:
 
 def test_nothing_is_left_out_that_a_package_of_the_torch_image_needs() -> None:
     """To leave one out that comes by way of another would end its build: every requirement has to have a hash."""
-    packages = tomllib.loads((images.ROOT / "uv.lock").read_text())["package"]
+    packages = tomllib.loads((CHECKOUT / "uv.lock").read_text())["package"]
     needs = {p["name"]: {d["name"] for d in p.get("dependencies", [])} for p in packages}
     ours = next(p for p in packages if "editable" in p["source"])
     missing = {d["name"] for extra in images.EXTRAS for d in ours["optional-dependencies"][extra]} - {"torch"}
