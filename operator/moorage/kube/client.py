@@ -53,11 +53,11 @@ async def load_configuration() -> Configuration:
     explicit = os.environ.get("KUBECONFIG")
     if explicit is None and "KUBERNETES_SERVICE_HOST" in os.environ:
         load_incluster_config(client_configuration=configuration)
-        return configuration
-    path = explicit or str(Path.home() / ".kube" / "config")
-    if not all(_exists(part) for part in path.split(os.pathsep) if part):
-        raise ConfigException(f"no kubeconfig at {path}: set KUBECONFIG, or run the operator in a cluster")
-    await load_kube_config(config_file=path, client_configuration=configuration)
+    else:
+        path = explicit or str(Path.home() / ".kube" / "config")
+        if not all(_exists(part) for part in path.split(os.pathsep) if part):
+            raise ConfigException(f"no kubeconfig at {path}: set KUBECONFIG, or run the operator in a cluster")
+        await load_kube_config(config_file=path, client_configuration=configuration)
     configuration.proxy = configuration.proxy or _proxy_of_environment(configuration.host)
     return configuration
 

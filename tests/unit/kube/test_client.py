@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import Configuration
 
+from moorage.kube import client as module
 from moorage.kube.client import Client
 from moorage.kube.errors import NotFound, Transient
 from moorage.kube.kinds import DEPLOYMENT, LEASE, MODEL_DEPLOYMENT
@@ -158,3 +159,20 @@ async def test_discovery_tells_which_kinds_there_are(server: Server, client: Cli
 async def test_errors_are_ours(client: Client) -> None:
     with pytest.raises(NotFound):
         await client.patch_status(MODEL_DEPLOYMENT, "ns", "a", {"status": {}})
+
+
+@pytest.mark.parametrize(("spared", "proxy"), [("", "http://proxy:3128"), ("10.96.0.1", None)])
+async def test_a_pod_asks_by_way_of_the_proxy_that_its_environment_names(
+    spared: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    environment = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": spared}
+    for name, value in environment.items():
+        monkeypatch.delenv(name.lower(), raising=False)
+        monkeypatch.setenv(name, value)
+
+    def in_a_pod(client_configuration: Configuration) -> None:
+        client_configuration.host = "https://10.96.0.1:443"
+
+    monkeypatch.setattr(module, "load_incluster_config", in_a_pod)
+    assert (await module.load_configuration()).proxy == proxy
