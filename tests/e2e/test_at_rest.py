@@ -1,29 +1,16 @@
 """A healthy system writes nothing but its Lease, and a restarted operator finds nothing to write."""
 
-import json
 import time
 from datetime import UTC, datetime
 
 import pytest
 
 from cluster import Cluster
-from cluster.names import Names
-from support import deploy
-
-WRITES = {"create", "update", "patch", "delete", "deletecollection"}
+from support import audit, deploy
 
 
 def writes_since(cluster: Cluster, start: datetime) -> list[str]:
-    """What the operator's ServiceAccount wrote since then, Leases aside, as the API server's audit log has it."""
-    found = []
-    for line in (Names(cluster.name).logs / "audit.log").read_text().splitlines():
-        event = json.loads(line)
-        user, about = event["user"].get("username", ""), event.get("objectRef") or {}
-        when = datetime.fromisoformat(event["requestReceivedTimestamp"])
-        ours = user.startswith(f"system:serviceaccount:{deploy.NAMESPACE}:")
-        if ours and event["verb"] in WRITES and about.get("resource") != "leases" and when > start:
-            found.append(f"{event['verb']} {about.get('resource')}/{about.get('name')} {about.get('subresource', '')}")
-    return found
+    return [audit.told(event) for event in audit.writes(cluster, since=start)]
 
 
 @pytest.mark.timeout(400)
