@@ -53,14 +53,22 @@ def ended(pod: Pod, container: dict[str, Any]) -> Finding | None:
     if container.get("ready"):
         return None
     state, before = container.get("state") or {}, container.get("lastState") or {}
-    # Restarted and through its start-up: what it waits for now is something else.
-    end = state.get("terminated") or (None if container.get("started") else before.get("terminated"))
+    end = state.get("terminated") or (None if _through_start(pod, container) else before.get("terminated"))
     if end is None:
         return None
     looping = (state.get("waiting") or {}).get("reason") == "CrashLoopBackOff"
     if not end.get("exitCode") and not end.get("signal") and not looping:
         return None
     return _ended(pod, container, end)
+
+
+def _through_start(pod: Pod, container: dict[str, Any]) -> bool:
+    """Whether what it waits for now is something else than before its last restart.
+
+    An init container is through when it has ended, though the kubelet calls it started as soon as it runs.
+    """
+    init = any(one["name"] == container["name"] for one in pod["status"].get("initContainerStatuses") or [])
+    return bool(container.get("started")) and not init
 
 
 def _ended(pod: Pod, container: dict[str, Any], end: dict[str, Any]) -> Finding:

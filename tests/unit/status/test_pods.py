@@ -152,6 +152,20 @@ def test_but_not_when_it_has_started_since() -> None:
     assert finding is not None and finding.kind == "Waiting"
 
 
+def test_an_init_container_is_not_through_because_it_runs_again() -> None:
+    again = crashed(65, {"reason": "FormatMismatch", "message": "no"}, container="repository", init=True)
+    again["status"]["initContainerStatuses"][0] |= {"state": {"running": {}}, "started": True}
+    finding = explain(again)
+    assert finding is not None and finding.reason == "FormatMismatch"
+
+
+def test_but_a_sidecar_that_is_ready_is() -> None:
+    again = crashed(1, "no", container="proxy", init=True)
+    again["status"]["initContainerStatuses"][0] |= {"state": {"running": {}}, "started": True, "ready": True}
+    finding = explain(again)
+    assert finding is not None and finding.kind == "Waiting"
+
+
 def test_a_time_that_the_api_server_would_refuse_is_not_taken() -> None:
     finding = explain(crashed(1, {"reason": "X", "message": "m", "time": "yesterday"}))
     assert finding is not None and finding.time == "2026-01-01T12:00:00Z"
