@@ -84,11 +84,11 @@ def _fits(shape: Sequence[int], spec: TensorSpec) -> bool:
 
 
 def _array(data: list[Any], shape: list[int], spec: TensorSpec, what: str) -> Array:
+    want = ARRAYS[spec.datatype]
     try:
-        array: Array = np.array(data)
+        array = _parsed(data, want)
     except ValueError:
         raise BadRequest(f"{what}: the lists in its data have unequal lengths") from None
-    want = ARRAYS[spec.datatype]
     if array.dtype.kind not in {"b": "b", "f": "iuf"}.get(want.kind, "iu") and array.size:
         raise BadRequest(f"{what}: its data must be {_WORDS[want.kind]} that fit {spec.datatype}, and nothing else")
     size = math.prod(shape)
@@ -104,6 +104,16 @@ def _array(data: list[Any], shape: list[int], spec: TensorSpec, what: str) -> Ar
     if want.kind == "f" and not np.isfinite(cast).all():
         raise BadRequest(f"{what}: its data goes beyond {spec.datatype}")
     return cast
+
+
+def _parsed(data: list[Any], want: np.dtype[Any]) -> Array:
+    array: Array = np.array(data)
+    if array.dtype.kind == "f" and want.kind in "iu":
+        # Of 0 beside 2**63 numpy makes floats: it looks for one type, and finds none for the small and the large.
+        exact = np.array(data, dtype=object)
+        if all(type(value) is int and value >= 0 for value in exact.flat):
+            return exact.astype(np.uint64)
+    return array
 
 
 _WORDS = {"b": "true and false", "f": "numbers", "i": "integers", "u": "integers"}

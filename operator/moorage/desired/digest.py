@@ -11,7 +11,6 @@ from typing import Any
 
 import orjson
 
-from moorage.api.facts import InvalidSpec
 from moorage.api.names import DIGEST
 from moorage.desired.meta import Manifest
 from moorage.desired.quantity import same
@@ -48,13 +47,9 @@ def key_of(field: str, item: Any) -> tuple[str, ...] | None:
 
 
 def digest(value: Any) -> str:
-    """Of plain data, the same for ever: 128 bits of SHA-256 over JSON with sorted keys. Raises InvalidSpec for what no
+    """Of plain data, the same for ever: 128 bits of SHA-256 over JSON with sorted keys. Raises TypeError for what no
     JSON that Kubernetes takes can hold."""
-    try:
-        plain = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except TypeError as error:
-        raise InvalidSpec(f"spec.podTemplate: cannot be written as JSON: {error}") from error
-    return hashlib.sha256(plain).hexdigest()[:32]
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
 def stamp(obj: Manifest) -> Manifest:

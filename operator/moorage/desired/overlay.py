@@ -8,6 +8,8 @@ operator's own work is refused in words.
 
 from typing import Any
 
+import orjson
+
 from moorage.api.facts import InvalidSpec
 from moorage.desired.digest import KEYED, key_of
 from moorage.desired.meta import MANAGED_BY, Manifest
@@ -145,6 +147,10 @@ def _refuse_reserved(overlay: dict[str, Any]) -> None:
 
 def _refuse_broken(template: Manifest) -> None:
     """What the API server would answer with an internal error, or nobody would understand."""
+    try:
+        orjson.dumps(template)
+    except TypeError as error:
+        raise InvalidSpec(f"spec.podTemplate: cannot be written as JSON: {error}") from error
     if not (template.get("spec") or {}).get("containers"):
         raise InvalidSpec("spec.podTemplate.spec: the pod must keep its containers")
     for container in _containers(template):

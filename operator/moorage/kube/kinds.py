@@ -58,6 +58,7 @@ CHILDREN = (DEPLOYMENT, JOB, SERVICE, POD_DISRUPTION_BUDGET, CONFIG_MAP)
 else's installation: it is listed on every resync instead."""
 GRANDCHILDREN = (REPLICA_SET, POD)
 """Made by Kubernetes out of our children; watched, never written."""
+WATCHED = frozenset(kind.kind for kind in (*OWNERS, *CHILDREN, *GRANDCHILDREN))
 
 BY_KIND = {kind.kind: kind for kind in (*OWNERS, *CHILDREN, REPLICA_SET, POD, POD_MONITOR, LEASE, EVENT)}
 

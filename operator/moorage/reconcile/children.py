@@ -13,19 +13,20 @@ from types import MappingProxyType
 import structlog
 
 from moorage import telemetry
-from moorage.api.facts import Problem
+from moorage.api.facts import InvalidSpec, Problem
 from moorage.api.names import DIGEST
 from moorage.kube.client import Client
-from moorage.kube.errors import Conflict, NotFound
+from moorage.kube.errors import ApiError, Conflict, Forbidden, Invalid, NotFound
 from moorage.kube.kinds import (
     DEPLOYMENT,
     JOB,
     POD_DISRUPTION_BUDGET,
-    POD_MONITOR,
+    WATCHED,
     Key,
     key_of,
     kind_of,
 )
+from moorage.reconcile.outcome import problem_of
 from moorage.reconcile.plan import Action, Object, Step, Verdict, plan_child
 from moorage.reconcile.store import Store, version
 
@@ -47,6 +48,18 @@ class Done:
     """Something is on its way out; come again."""
     taken: bool = False
     """A name belongs to somebody else, whose going no watch of ours tells; come again some time."""
+    failed: ApiError | None = None
+    """Told by `problem`, and worth another try."""
+
+
+async def attempt(making: Awaitable[Done]) -> Done:
+    """What came of it, where an error that the resource's owner has to know of is a problem and not raised."""
+    try:
+        return await making
+    except InvalidSpec as error:
+        return Done(problem_of(error))
+    except (Invalid, Forbidden, NotFound) as error:
+        return Done(problem_of(error), failed=error)
 
 
 @dataclass(slots=True)
@@ -170,8 +183,8 @@ class Children:
         await self._client.delete(
             kind_of(live), key.namespace, key.name, uid=live["metadata"]["uid"], after_dependents=kind_of(live) is JOB
         )
-        if kind_of(live) is POD_MONITOR:
-            self._store.remove(live)  # not watched, so nobody else will say so
+        if key.kind not in WATCHED:
+            self._store.remove(live)  # nobody else will say so
         log.info("deleted", child=f"{key.kind}/{key.name}", reason=reason)
 
     def _of(self, owner: Key) -> _Known:

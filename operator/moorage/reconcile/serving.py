@@ -6,20 +6,17 @@ What should be comes from `desired`, what is true from `status`, how many from `
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
-from moorage.api.facts import InvalidSpec, ResolvedModel
+from moorage.api.facts import ResolvedModel
 from moorage.api.modeldeployment import ModelDeployment
 from moorage.desired import serving
 from moorage.desired.defaults import Defaults
-from moorage.desired.meta import Manifest
 from moorage.desired.model import resolve
-from moorage.kube.errors import ApiError, Forbidden, Invalid, NotFound
 from moorage.kube.kinds import CONFIG_MAP, DEPLOYMENT, TRAINING_JOB, Key
-from moorage.reconcile.children import Children, Done
+from moorage.reconcile.children import Children, Done, attempt
 from moorage.reconcile.eventreader import EventReader
 from moorage.reconcile.indexes import controller_uid, follows_training
-from moorage.reconcile.outcome import SOON, TAKEN_LOOK, Outcome, problem_of
+from moorage.reconcile.outcome import SOON, TAKEN_LOOK, Outcome
 from moorage.reconcile.plan import Standing, standing
 from moorage.reconcile.replicas import Replicas
 from moorage.reconcile.servers import Servers
@@ -47,7 +44,7 @@ class Serving:
         md = ModelDeployment.parse(obj)
         model = resolve(md, list(self._store.of(TRAINING_JOB, key.namespace)) if follows_training(obj) else [])
         replicas, decision = self._replicas.wanted(key, md)
-        done, failed = Done(), None
+        done = Done()
         deployment = self._deployment(key, obj)
         if isinstance(model, ResolvedModel):
             defaults, calm = self._defaults(), settled(md, deployment)
@@ -55,8 +52,8 @@ class Serving:
             if not self._children.in_order(obj, mark):
                 # Pods of the old revision may start once more while they are replaced, and want their files.
                 keep = () if calm else (CONFIG_MAP.kind,)
-                done, failed = await self._make(obj, partial(serving.children, md, model, replicas, defaults), keep)
-                if failed is None and done == Done():
+                done = await attempt(self._make(obj, md, model, replicas, defaults, keep))
+                if done == Done():
                     self._children.settle(obj, mark)
                 deployment = self._deployment(key, obj)
         replica_sets, pods = self._look(key, md, deployment) if deployment is not None else ([], [])
@@ -66,22 +63,22 @@ class Serving:
         status = compute(md, seen, now)
         if done.taken:
             return Outcome(status, TAKEN_LOOK)
-        return Outcome(status, SOON if done.waiting else again, failed)
+        return Outcome(status, SOON if done.waiting else again, done.failed)
 
     async def _make(
-        self, obj: Object, desired: Callable[[], list[Manifest]], keep: tuple[str, ...]
-    ) -> tuple[Done, ApiError | None]:
-        """What came of it, and the error that is worth another try."""
-        try:
-            children = desired()
-            done = await self._children.converge(obj, children)
-            if done.problem is None:
-                await self._children.prune(obj, children, keep=keep)
-            return done, None
-        except InvalidSpec as error:
-            return Done(problem_of(error)), None
-        except (Invalid, Forbidden, NotFound) as error:
-            return Done(problem_of(error)), error
+        self,
+        obj: Object,
+        md: ModelDeployment,
+        model: ResolvedModel,
+        replicas: int,
+        defaults: Defaults,
+        keep: tuple[str, ...],
+    ) -> Done:
+        children = serving.children(md, model, replicas, defaults)
+        done = await self._children.converge(obj, children)
+        if done.problem is None:
+            await self._children.prune(obj, children, keep=keep)
+        return done
 
     def leave(self, key: Key) -> None:
         """Deleted: nothing of it is worth remembering."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from moorage.kube.kinds import POD, POD_MONITOR, Key, Kind, key_of
+from moorage.kube.kinds import POD, WATCHED, Key, Kind, key_of
 from moorage.reconcile.indexes import INDEXES, IndexKey
 
 Object = dict[str, Any]
@@ -132,7 +132,7 @@ class Store:
         news."""
         if not self.put(obj):
             return False
-        if obj["kind"] != POD_MONITOR.kind:  # not watched
+        if obj["kind"] in WATCHED:
             self.owe(obj)
         return True
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from moorage.api.facts import InvalidSpec, Problem
+from moorage.api.facts import Problem
 from moorage.api.names import TRAINING_LABEL, train_name
 from moorage.api.trainingjob import TrainingJob
 from moorage.desired import training
 from moorage.desired.defaults import Defaults
 from moorage.kube.client import Client
-from moorage.kube.errors import ApiError, Forbidden, Invalid, NotFound
+from moorage.kube.errors import NotFound
 from moorage.kube.kinds import JOB, POD, Key
-from moorage.reconcile.children import Children
+from moorage.reconcile.children import Children, Done, attempt
 from moorage.reconcile.eventreader import EventReader
-from moorage.reconcile.outcome import SOON, TAKEN_LOOK, Outcome, problem_of
+from moorage.reconcile.outcome import SOON, TAKEN_LOOK, Outcome
 from moorage.reconcile.plan import Standing, standing
 from moorage.reconcile.progress import ProgressWatch
 from moorage.reconcile.store import Object, Store
@@ -45,30 +45,24 @@ class Training:
             job = self._job(key, obj)
             await self._retire(tj, job)
             return Outcome(compute(tj, TrainingObserved(job=job), now))
-        problem: Problem | None = None
-        failed: ApiError | None = None
-        waiting = taken = False
-        try:
-            desired = training.children(tj, self._defaults())
-            done = await self._children.converge(
-                obj, desired, {JOB.kind: training.verdict}, {JOB.kind: lambda: self._former_workers(key)}
-            )
-            problem, waiting, taken = done.problem, done.waiting, done.taken
-        except InvalidSpec as error:
-            problem = problem_of(error)
-        except (Invalid, Forbidden, NotFound) as error:
-            problem, failed = problem_of(error), error
+        done = await attempt(self._make(key, obj, tj))
         job = self._job(key, obj)
         pods = self._store.controlled_by(job["metadata"]["uid"]) if job is not None else []
         if job is not None and not _ended(job):
             self._progress.follow(key)
         heard, again = await self._listen(job, pods, now)
-        status = compute(tj, TrainingObserved(job, pods, self._progress.last(key), problem, heard), now)
+        status = compute(tj, TrainingObserved(job, pods, self._progress.last(key), done.problem, heard), now)
         if status.get("completionTime"):
             return Outcome(status, again=SOON)  # once that is written, the Job may go
-        if taken:
+        if done.taken:
             return Outcome(status, TAKEN_LOOK)
-        return Outcome(status, SOON if waiting else again, failed)
+        return Outcome(status, SOON if done.waiting else again, done.failed)
+
+    async def _make(self, key: Key, obj: Object, tj: TrainingJob) -> Done:
+        desired = training.children(tj, self._defaults())
+        return await self._children.converge(
+            obj, desired, {JOB.kind: training.verdict}, {JOB.kind: lambda: self._former_workers(key)}
+        )
 
     async def _listen(self, job: Object | None, pods: list[Object], now: str) -> tuple[Hearsay, float | None]:
         """What others say of pods that wait, or of a Job that has none."""

@@ -130,6 +130,8 @@ def test_the_base_is_left_as_it_was() -> None:
         ),
         ({"spec": {"containers": [{"name": "server", "env": [{"name": "PET_X"}]}]}}, "PET_X is the operator's to set"),
         ({"spec": "x"}, "spec.podTemplate.spec: must be an object"),
+        ({"spec": {"priority": 2**70}}, "64-bit"),
+        ({"spec": {"priority": 1e30}}, "64-bit"),
     ],
 )
 def test_refused(over: dict[str, Any], words: str) -> None:

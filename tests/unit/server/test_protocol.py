@@ -155,6 +155,16 @@ def test_what_is_quoted_back_is_short() -> None:
     assert len(refusal({"inputs": [tensor(name="x" * 10_000)]})) < 300
 
 
+def test_small_and_large_integers_side_by_side() -> None:
+    known = signature(TensorSpec("x", "UINT64", (Dim(-1),)))
+    body = orjson.dumps({"inputs": [tensor(datatype="UINT64", shape=[2], data=[1, 2**63 + 1])]})
+    assert parse_request(body, known).inputs[0].tolist() == [1, 2**63 + 1]
+    with_minus = {"inputs": [tensor(datatype="UINT64", shape=[2], data=[-1, 2**63])]}
+    assert "integers that fit UINT64" in refusal(with_minus, known)
+    narrow = signature(TensorSpec("x", "INT64", (Dim(-1),)))
+    assert "goes beyond INT64" in refusal({"inputs": [tensor(datatype="INT64", shape=[2], data=[0, 2**63])]}, narrow)
+
+
 @settings(max_examples=300, deadline=None)
 @given(datatype=st.sampled_from(sorted(set(ARRAYS) - {"BF16"})), data=st.data())
 def test_every_value_of_every_datatype_arrives(datatype: str, data: st.DataObject) -> None:
