@@ -30,9 +30,7 @@ from moorage.reconcile.triggers import OWNER_KINDS, keys_for
 SELECTOR = f"{MANAGED_BY}=moorage"
 """Of all that is watched but the resources themselves."""
 
-TOGETHER = 0.3
-"""Seconds for which news of a rollout is collected: it moves each pod and its owners five times within moments."""
-
+# A rollout moves each pod and its owners five times within moments.
 _ROLLING = {kind.kind for kind in (*GRANDCHILDREN, DEPLOYMENT)}
 # Nobody asks for the status of these.
 _PLAIN = {kind.kind for kind in (SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET)}
@@ -62,7 +60,7 @@ class Intake:
         self._store.watched(obj)
         moved = type_ == "DELETED" or self._store.wish(key) != wish
         if changed and (moved or kind not in _PLAIN):
-            self._enqueue(keys, later=kind in _ROLLING and (not moved or kind != DEPLOYMENT.kind))
+            self._enqueue(keys, soon=kind in _ROLLING and (not moved or kind != DEPLOYMENT.kind))
 
     def _notice_relist(self, type_: str | None, key: Key) -> None:
         if type_ is None and key in self._brought:
@@ -102,6 +100,6 @@ class Intake:
             self._enqueue(keys_for(self._store, obj, None))
         return list_version
 
-    def _enqueue(self, keys: Iterable[Key], *, later: bool = False) -> None:
+    def _enqueue(self, keys: Iterable[Key], *, soon: bool = False) -> None:
         for key in keys:
-            self._queue.add_after(key, TOGETHER if later else 0)
+            (self._queue.add_soon if soon else self._queue.add)(key)

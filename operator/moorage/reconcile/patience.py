@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from moorage.kube.kinds import Key
 
-LEAST, MOST = 2.0, 120.0
+LEAST, MOST, MOST_AFTER = 2.0, 120.0, 5.0
 FOR_EACH = 0.5
 """Two writes a second for the progress of all together."""
 
@@ -21,11 +21,14 @@ class Patience:
         self._clock = clock
         self._since: dict[Key, float] = {}
 
-    def left(self, key: Key) -> float:
-        """Seconds for which this progress should still wait; counted from when there was first something to tell."""
+    def left(self, key: Key, *, ended: bool = False) -> float:
+        """Seconds for which this progress should still wait; counted from when there was first something to tell.
+
+        `ended`: what follows the end, as counts of pods that leave. No other write will tell it, so none is saved.
+        """
         now = self._clock()
         since = self._since.setdefault(key, now)
-        return max(0.0, since + min(MOST, max(LEAST, FOR_EACH * len(self._since))) - now)
+        return max(0.0, since + min(MOST_AFTER if ended else MOST, max(LEAST, FOR_EACH * len(self._since))) - now)
 
     def told(self, key: Key) -> None:
         """Its status is what it should be."""

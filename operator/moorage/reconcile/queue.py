@@ -19,6 +19,11 @@ from moorage.kube.kinds import Key
 BASE_DELAY = 0.05
 MAX_DELAY = 300.0
 
+TOGETHER, AT_MOST = 0.3, 3.0
+"""Seconds for which news that comes in pieces is collected; the longer, the more keys have such news."""
+EACH = 0.02
+"""So that collected news makes fifty pieces of work a second, until it would wait for `AT_MOST`."""
+
 
 class Timer(Protocol):
     def cancel(self) -> None: ...
@@ -44,6 +49,7 @@ class WorkQueue:
         self._call_later = call_later or (lambda delay, call: asyncio.get_running_loop().call_later(delay, call))
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._jitter = jitter
+        self._last_soon = 0.0
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -68,6 +74,15 @@ class WorkQueue:
             pending[1].cancel()
         self._timers[key] = (when, self._call_later(delay, lambda: self._due(key)))
         telemetry.QUEUE_DELAYED.set(len(self._timers))
+
+    def add_soon(self, key: Key) -> None:
+        """Add it when more of the same has probably come."""
+        now = self._clock()
+        when = min(max(now + TOGETHER, self._last_soon + EACH), now + AT_MOST)
+        pending = self._timers.get(key)
+        if pending is None or pending[0] > when:
+            self._last_soon = when
+            self.add_after(key, when - now)
 
     def retry(self, key: Key, at_least: float = 0) -> float:
         """Add it after a time that doubles with each failure in a row; the delay chosen."""

@@ -156,7 +156,10 @@ class Reconciler:
     def _patience_with(self, key: Key, obj: Object, status: dict[str, Any]) -> float:
         """Seconds for which this status need not be written yet."""
         old = obj.get("status") or {}
-        return self._patience.left(key) if old != status and can_wait(old, status) else 0.0
+        if old == status or not can_wait(old, status):
+            return 0.0
+        headline = find(status.get("conditions"), _summary(obj)) or {}
+        return self._patience.left(key, ended=headline.get("status") == "True")
 
     async def _confess(self, key: Key, error: Exception) -> None:
         """A fault of ours is not for the log alone: who waits for this resource has to hear of it."""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from moorage.kube.kinds import Key
-from moorage.reconcile.patience import LEAST, MOST, Patience
+from moorage.reconcile.patience import LEAST, MOST, MOST_AFTER, Patience
 from moorage.reconcile.statuses import can_wait
 
 
@@ -38,6 +38,14 @@ def test_in_a_storm_all_wait_longer_but_not_for_ever() -> None:
     for number in range(10_000):
         patience.left(key(number))
     assert patience.left(key(0)) == MOST
+
+
+def test_what_follows_the_end_waits_less() -> None:
+    patience = Patience(Clock())
+    assert patience.left(key(0), ended=True) == LEAST
+    for number in range(100):
+        patience.left(key(number))
+    assert patience.left(key(0), ended=True) == MOST_AFTER
 
 
 def status(**conditions: tuple[str, str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from moorage.kube.kinds import Key
-from moorage.reconcile.queue import MAX_DELAY, WorkQueue
+from moorage.reconcile.queue import AT_MOST, EACH, MAX_DELAY, TOGETHER, WorkQueue
 
 A, B = Key("ModelDeployment", "ns", "a"), Key("ModelDeployment", "ns", "b")
 
@@ -105,6 +105,27 @@ async def test_later_is_later_and_the_earlier_time_wins(queue: WorkQueue, time: 
     queue.done(A)
     time.move(100)
     assert len(queue) == 0
+
+
+async def test_news_in_pieces_is_one_piece_of_work_in_a_moment(queue: WorkQueue, time: Time) -> None:
+    queue.add_soon(A)
+    time.move(TOGETHER / 2)
+    queue.add_soon(A)
+    assert len(queue) == 0
+    time.move(TOGETHER / 2)
+    assert len(queue) == 1
+
+
+async def test_the_more_keys_have_news_the_longer_it_is_collected(queue: WorkQueue, time: Time) -> None:
+    keys = [Key("ModelDeployment", "ns", str(number)) for number in range(1000)]
+    for key in keys:
+        queue.add_soon(key)
+    time.move(TOGETHER + 50 * EACH)
+    assert 50 <= len(queue) <= 52
+    for key in keys[500:]:
+        queue.add_soon(key)
+    time.move(AT_MOST)
+    assert len(queue) == 1000, "but not for ever"
 
 
 async def test_failures_in_a_row_wait_longer_and_longer(queue: WorkQueue) -> None:
