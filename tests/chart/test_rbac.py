@@ -36,7 +36,7 @@ def test_no_wildcard_and_nothing_dangerous(render: Render, variant: str) -> None
 def test_the_operator_may_do_what_its_code_does(render: Render) -> None:
     granted = operators(render())
     for kind in kinds.OWNERS:
-        assert {"list", "watch"} <= granted[kind.group, kind.plural]
+        assert {"get", "list", "watch"} <= granted[kind.group, kind.plural]
         assert granted[kind.group, f"{kind.plural}/status"] == {"patch"}
     for kind in kinds.CHILDREN:
         assert {"list", "watch"} | WRITE <= granted[kind.group, kind.plural]
@@ -50,7 +50,7 @@ def test_the_operator_may_do_what_its_code_does(render: Render) -> None:
 
 def test_never_writes_what_users_wrote(render: Render) -> None:
     for kind in kinds.OWNERS:
-        assert operators(render())[kind.group, kind.plural] == {"list", "watch"}
+        assert operators(render())[kind.group, kind.plural] == {"get", "list", "watch"}
 
 
 def test_lease_in_its_own_namespace_by_its_own_name(render: Render) -> None:

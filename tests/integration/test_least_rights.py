@@ -27,8 +27,8 @@ Table = dict[tuple[str, str, tuple[str, ...]], set[str]]
 
 CHILD = {"get", "list", "watch", "create", "patch", "delete"}
 MODELS: Table = {
-    ("moorage.dev", "modeldeployments", ()): {"list", "watch"},
-    ("moorage.dev", "trainingjobs", ()): {"list", "watch"},
+    ("moorage.dev", "modeldeployments", ()): {"get", "list", "watch"},
+    ("moorage.dev", "trainingjobs", ()): {"get", "list", "watch"},
     ("moorage.dev", "modeldeployments/status", ()): {"patch"},
     ("moorage.dev", "trainingjobs/status", ()): {"patch"},
     ("moorage.dev", "modeldeployments/finalizers", ()): {"update"},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster import Cluster, ClusterError
+from support import reader
 
 ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -33,6 +34,8 @@ def install(cluster: Cluster, images: dict[str, str], *settings: str) -> str:
 
 def get(cluster: Cluster, kind: str, name: str, namespace: str = "default") -> dict[str, Any] | None:
     """The object, or None when there is none."""
+    if kind in reader.KINDS:
+        return reader.get(cluster, kind, name, namespace)
     text = cluster.kubectl("get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found")
     return json.loads(text) if text.strip() else None
 
@@ -46,8 +49,7 @@ def drift(cluster: Cluster, *args: str, input: str | None = None) -> str:
 
 
 def items(cluster: Cluster, kinds: str, namespace: str = "default", selector: str = "") -> list[dict[str, Any]]:
-    picked = ("-l", selector) if selector else ()
-    return json.loads(cluster.kubectl("get", kinds, "-n", namespace, "-o", "json", *picked))["items"]  # type: ignore[no-any-return]
+    return [item for kind in kinds.split(",") for item in reader.items(cluster, kind, namespace, selector)]
 
 
 def condition(obj: dict[str, Any] | None, kind: str) -> dict[str, Any]:

@@ -118,6 +118,9 @@ class Children:
         # One name that is known to be taken and nothing is written: half a resource helps nobody.
         if any(step.action is Action.REFUSE for step in steps):
             return _taken(steps)
+        vanished = any(s.action is Action.APPLY and s.live is None and s.key in known.children for s in steps)
+        if vanished and not await self._stays(owner):
+            return Done(waiting=True)
         problem: Problem | None = None
         for number, step in enumerate(steps):
             hindrance = hindrances.get(step.key.kind)
@@ -148,6 +151,15 @@ class Children:
             if live is not None and "deletionTimestamp" not in live["metadata"]:
                 await self._delete(live, "it is no longer wanted")
                 self._of(key_of(owner)).children.pop(key, None)
+
+    async def _stays(self, owner: Object) -> bool:
+        """Asked where a child of ours has gone: its owner may be going too, and that news come after this."""
+        key = key_of(owner)
+        try:
+            now = await self._client.get(kind_of(owner), key.namespace, key.name)
+        except NotFound:
+            return False
+        return bool(now["metadata"]["uid"] == owner["metadata"]["uid"]) and "deletionTimestamp" not in now["metadata"]
 
     async def _live(self, manifest: Object) -> Object | None:
         """As we know it; what we do not know may still be there, without our label."""

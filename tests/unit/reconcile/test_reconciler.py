@@ -10,6 +10,7 @@ import pytest
 from moorage.api.conditions import find
 from moorage.kube.errors import ApiError, Conflict, Forbidden, Invalid, NamespaceTerminating, NotFound, Transient
 from moorage.kube.kinds import POD, REPLICA_SET, Key, Kind, key_of
+from moorage.reconcile.outcome import SOON
 from moorage.reconcile.queue import WorkQueue
 from moorage.reconcile.reconciler import Reconciler
 from moorage.reconcile.replicas import Replicas
@@ -154,6 +155,20 @@ async def test_what_is_being_deleted_is_left_alone(world: World) -> None:
     world.put(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
     assert await world.reconcile() is None
     assert (world.api.applied, world.api.statuses, world.api.lists) == ([], [], 0)
+
+
+async def test_a_child_that_goes_before_we_hear_that_its_owner_does_is_not_made_again(world: World) -> None:
+    world.put()
+    await world.reconcile()
+    owner = world.api.objects[KEY]
+    service = world.api.objects.pop(Key("Service", "ns", "digits"))
+    world.store.remove(service)
+    world.api.objects[KEY] = {**owner, "metadata": {**owner["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}
+    assert await world.reconcile() == SOON
+    assert len(world.api.applied) == 2
+    world.api.objects[KEY] = owner
+    await world.reconcile()
+    assert world.api.applied[2:] == [key_of(service)], "somebody else took it"
 
 
 async def test_what_is_gone_is_nothing(world: World) -> None:
