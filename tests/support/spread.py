@@ -21,8 +21,8 @@ from cluster.names import default_name
 
 # Whose tests leave alone what is not theirs, and wait patiently while the machine is busy with others.
 SIDE_BY_SIDE = frozenset({"test_examples.py", "test_kubectl_scale.py", "test_quickstart.py", "test_readme.py"})
-# Clients, two runtimes and starting pods fill the cores, and so does steady change; beside others these tests would show
-# how programs starve.
+# Clients, two runtimes and starting pods fill the cores, and so does steady change: beside others these would show how
+# programs starve.
 QUIET = frozenset({"test_no_request_lost.py", "test_soak.py"})
 KINDS = ("e2e", "api", "unit")  # the first worker's, the second's, the third's, and again
 # Folders whose tests take longest: a long one that starts last is waited for by all.
