@@ -1,11 +1,13 @@
 """Queue and batches: requests wait here, go through the model together, and each gets its own rows back.
 
-Everything but the forward pass runs on the event loop; the forward pass runs in one thread of its own, so a slow model
-never keeps the server from answering probes. Knows neither HTTP nor JSON nor torch.
+A batch is all that has come when the loop is free. A forward pass that is short runs right there, for handing it to a
+thread would take longer; a long one runs in a thread of its own, so that probes are answered meanwhile. Knows neither
+HTTP nor JSON nor torch.
 """
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -18,6 +20,10 @@ from moorage_store.termination import one_line
 
 from .failures import DeviceLost
 from .signature import Array, Signature
+
+INLINE_SECONDS = 0.002
+"""Up to here a forward pass runs on the loop: a thread would cost more than anybody waits."""
+_WEIGHT = 0.2  # of the last batch in the mean
 
 
 class Runnable(Protocol):
@@ -38,12 +44,16 @@ class ModelFailed(Exception):
     """The model raised an error on this request."""
 
 
+Result = list[Array] | Exception
+"""The model's outputs in the order of the signature; or ModelFailed or Stopped."""
+
+
 @dataclass(eq=False)
 class Job:
     inputs: list[Array]
     rows: int
     arrived: float
-    answer: "asyncio.Future[list[Array]]"
+    done: Callable[[Result], None]
     # Requests whose free dimensions differ cannot be one array.
     shapes: tuple[tuple[int, ...], ...] = field(init=False)
 
@@ -72,8 +82,11 @@ class Engine:
         self._observe_batch = observe_batch
         self._waiting: deque[Job] = deque()
         self._waiting_rows = 0
-        self._arrival = asyncio.Event()
-        self._stopped = False
+        self._loop = asyncio.get_running_loop()
+        self._running = self._soon = self._stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._seconds = 1.0  # of a forward pass, the mean of late
+        self._broken: asyncio.Future[None] = self._loop.create_future()
 
     @property
     def queue_size(self) -> int:
@@ -83,69 +96,96 @@ class Engine:
     def full(self) -> bool:
         return len(self._waiting) >= self._max_queue_size
 
-    async def infer(self, inputs: list[Array], rows: int) -> list[Array]:
-        """The model's outputs for these inputs. Cancelled, it takes its request out of the queue."""
+    def submit(self, inputs: list[Array], rows: int, done: Callable[[Result], None]) -> Job:
+        """`done` is called on the loop, later, with what came of it. Raises Stopped and QueueFull."""
         if self._stopped:
             raise Stopped
         if self.full:
             raise QueueFull
-        loop = asyncio.get_running_loop()
-        job = Job(inputs, rows, loop.time(), loop.create_future())
+        job = Job(inputs, rows, self._loop.time(), done)
         self._waiting.append(job)
         self._waiting_rows += rows
-        self._arrival.set()
+        self._arrange()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Nobody waits for it any more: out of the queue it goes, if it is still there."""
         try:
-            return await job.answer
-        except asyncio.CancelledError:
-            if job in self._waiting:
-                self._waiting.remove(job)
-                self._waiting_rows -= rows
-            raise
+            self._waiting.remove(job)
+        except ValueError:
+            job.done = _nobody
+        else:
+            self._waiting_rows -= job.rows
 
-    async def serve(self) -> None:
-        """Runs batches for ever: all that arrived while the last one ran, up to the largest batch.
-
-        Ends only with an error that leaves the model unusable.
-        """
-        loop = asyncio.get_running_loop()
-        while True:
-            while not self._waiting:
-                self._arrival.clear()
-                await self._arrival.wait()
-            if self._max_delay:
-                await self._gather()
-            batch = self._take()
-            if not batch:
-                continue
-            try:
-                results = await loop.run_in_executor(self._thread, self._run, batch)
-            except BaseException:
-                for job in batch:
-                    _fail(job, Stopped())
-                raise
-            for job, result in zip(batch, results, strict=True):
-                if isinstance(result, ModelFailed):
-                    _fail(job, result)
-                elif not job.answer.done():  # done: its client went away meanwhile
-                    job.answer.set_result(result)
+    async def broken(self) -> None:
+        """Ends only with an error that leaves the model unusable: it is raised."""
+        await self._broken
 
     def stop(self) -> None:
         """Gives up what still waits."""
         self._stopped = True
-        while self._waiting:
-            _fail(self._waiting.popleft(), Stopped())
-        self._waiting_rows = 0
+        waiting, self._waiting, self._waiting_rows = self._waiting, deque(), 0
+        for job in waiting:
+            job.done(Stopped())
 
-    async def _gather(self) -> None:
-        """Waits for a full batch, no longer than the oldest request may be kept."""
-        deadline = self._waiting[0].arrived + self._max_delay
+    def _arrange(self) -> None:
+        """Sees to it that a batch begins when its time has come."""
+        if self._running or self._soon or not self._waiting:
+            return
+        if self._max_delay and self._waiting_rows < self._max_rows:
+            if self._timer is None:
+                self._timer = self._loop.call_at(self._waiting[0].arrived + self._max_delay, self._batch)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._soon = True
+        self._loop.call_soon(self._batch)
+
+    def _batch(self) -> None:
+        self._soon, self._timer = False, None
+        batch = self._take()
+        if not batch or self._running:
+            return
+        if self._seconds > INLINE_SECONDS:
+            self._running = True
+            running = self._loop.run_in_executor(self._thread, self._timed, batch)
+            running.add_done_callback(lambda ran: self._ran(batch, ran))
+            return
         try:
-            async with asyncio.timeout_at(deadline):
-                while self._waiting_rows < self._max_rows:
-                    self._arrival.clear()
-                    await self._arrival.wait()
-        except TimeoutError:
-            pass
+            results = self._timed(batch)
+        except BaseException as error:
+            self._break(batch, error)
+        else:
+            self._deliver(batch, results)
+
+    def _ran(self, batch: list[Job], ran: "asyncio.Future[list[Result]]") -> None:
+        self._running = False
+        if ran.cancelled():
+            return
+        if error := ran.exception():
+            self._break(batch, error)
+        else:
+            self._deliver(batch, ran.result())
+
+    def _deliver(self, batch: list[Job], results: list[Result]) -> None:
+        for job, result in zip(batch, results, strict=True):
+            job.done(result)
+        self._arrange()
+
+    def _break(self, batch: list[Job], error: BaseException) -> None:
+        """The model is of no more use, and so is the server."""
+        for job in batch:
+            job.done(Stopped())
+        self.stop()
+        if not self._broken.done():
+            self._broken.set_exception(error)
+
+    def _timed(self, batch: list[Job]) -> list[Result]:
+        began = time.perf_counter()
+        results = self._run(batch)
+        self._seconds += _WEIGHT * (time.perf_counter() - began - self._seconds)
+        return results
 
     def _take(self) -> list[Job]:
         """The oldest request and those after it that fit beside it; the others keep their places."""
@@ -164,8 +204,8 @@ class Engine:
         self._waiting_rows -= rows
         return batch
 
-    def _run(self, batch: list[Job]) -> list[list[Array] | ModelFailed]:
-        """In the model's thread: one forward pass; where it fails, one for each request, so only the guilty fail."""
+    def _run(self, batch: list[Job]) -> list[Result]:
+        """One forward pass; where it fails, one for each request, so only the guilty fail."""
         try:
             if len(batch) == 1:
                 return [self._forward(batch[0].inputs, batch[0].rows)]
@@ -200,6 +240,5 @@ class Engine:
         return outputs
 
 
-def _fail(job: Job, error: Exception) -> None:
-    if not job.answer.done():
-        job.answer.set_exception(error)
+def _nobody(_result: Result) -> None:
+    """Where the client of a job that ran has gone."""

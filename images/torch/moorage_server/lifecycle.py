@@ -16,14 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
-from aiohttp import web
 
 from moorage_store import termination
 
-from .connection import Connection
+from .edge import Edge, MetricsEdge, Serving
 from .engine import Engine, Runnable
 from .failures import FAILED, DeviceLost, StartupError
-from .http import Edge, Serving, metrics_application
+from .http1 import Door, Limits
 from .metrics import Metrics
 from .settings import Settings
 
@@ -38,12 +37,16 @@ async def run(settings: Settings) -> int:
     asked_to_stop = _signals()
     metrics = Metrics(settings.model_name, settings.model_version)
     edge = Edge(settings, metrics)
-    # A client that goes away cancels its request, so the queue holds nothing that nobody waits for.
-    runner = web.AppRunner(edge.application(), handler_cancellation=True, shutdown_timeout=1)
-    metrics_runner = web.AppRunner(metrics_application(metrics), shutdown_timeout=1)
-    door = await _listen(runner, settings.http_port, settings)
-    metrics_door = await _listen(metrics_runner, settings.metrics_port, settings)
-    log.info("listening", http=_port(door), metrics=_port(metrics_door), model=settings.model_name)
+    limits = Limits(
+        body_bytes=settings.max_body_bytes,
+        all_bodies_bytes=settings.max_total_body_bytes,
+        head_seconds=settings.header_timeout_seconds,
+        body_seconds=settings.body_timeout_seconds,
+        idle_seconds=settings.idle_timeout_seconds,
+    )
+    door, metrics_door = Door(edge, limits), Door(MetricsEdge(metrics), limits)
+    ports = {"http": await _open(door, settings.http_port), "metrics": await _open(metrics_door, settings.metrics_port)}
+    log.info("listening", **ports, model=settings.model_name)
 
     thread = ThreadPoolExecutor(1, thread_name_prefix="model")
     start = time.perf_counter()
@@ -71,27 +74,26 @@ async def run(settings: Settings) -> int:
     seconds = {"load_seconds": round(load_seconds, 3), "warm_up_seconds": round(warm_up_seconds, 3)}
     log.info("ready", **seconds, device=device, batches=model.signature.batch is not None, **signature)
 
-    serving = asyncio.create_task(engine.serve())
-    await _first(serving, stop)
-    if serving.done():
+    broken = asyncio.create_task(engine.broken())
+    await _first(broken, stop)
+    if broken.done():
         edge.draining = True
-        engine.stop()
         await _until_none(metrics, 1.0)
-        error = serving.exception()
-        assert error is not None  # serving does not end otherwise
+        await door.end()
+        error = broken.exception()
+        assert error is not None  # it does not end otherwise
         if not isinstance(error, DeviceLost):
             raise error
         raise StartupError("DeviceUnavailable", f"the model cannot run any more: {error}", FAILED) from error
-    await _drain(settings, edge, door, runner, metrics, engine)
-    await metrics_runner.cleanup()
+    await _drain(settings, edge, door, metrics, engine)
+    await metrics_door.end()
     return 0
 
 
-async def _drain(
-    settings: Settings, edge: Edge, door: asyncio.Server, runner: web.AppRunner, metrics: Metrics, engine: Engine
-) -> None:
+async def _drain(settings: Settings, edge: Edge, door: Door, metrics: Metrics, engine: Engine) -> None:
     log: Any = structlog.get_logger()
     edge.draining = True
+    door.last_answers = True
     begun = time.monotonic()
     end = begun + settings.drain_timeout_seconds
     # Under requests that never stop coming, some of the time is kept for those in flight.
@@ -102,14 +104,11 @@ async def _drain(
         if not metrics.in_flight.now and time.monotonic() - max(begun, edge.last_request) >= quiet:
             break
         await asyncio.sleep(0.05)
-    door.close()
-    await asyncio.sleep(0)
-    if runner.server:
-        runner.server.pre_shutdown()  # idle connections now, busy ones after their answer
+    door.close()  # idle connections now, busy ones after their answer
     await _until_none(metrics, end - time.monotonic() - 0.2)
     cut_off = metrics.in_flight.now
     engine.stop()
-    await runner.cleanup()
+    await door.end()
     log.info("drained", seconds=round(time.monotonic() - begun, 3), cut_off=cut_off)
 
 
@@ -144,21 +143,11 @@ def _signals() -> asyncio.Event:
     return asked
 
 
-async def _listen(runner: web.AppRunner, port: int, settings: Settings) -> asyncio.Server:
-    await runner.setup()
-    server = runner.server
-    assert server is not None
-
-    def connection() -> Connection:
-        return Connection(server, settings.header_timeout_seconds, keepalive_timeout=settings.idle_timeout_seconds)
-
+async def _open(door: Door, port: int) -> int:
+    """The port it listens on; asked for port 0, IPv4 and IPv6 have one each, and IPv4's is told."""
     try:
-        return await asyncio.get_running_loop().create_server(connection, port=port, backlog=1024)
+        sockets = (await door.open(port)).sockets
     except OSError as error:
         reason = "PortInUse" if error.errno == errno.EADDRINUSE else "InvalidConfiguration"
         raise StartupError(reason, f"cannot listen on port {port}: {error.strerror or error}") from error
-
-
-def _port(door: asyncio.Server) -> int:
-    """Its port; asked for port 0, IPv4 and IPv6 have one each, and IPv4's is told."""
-    return int(min(door.sockets, key=lambda one: one.family != socket.AF_INET).getsockname()[1])
+    return int(min(sockets, key=lambda one: one.family != socket.AF_INET).getsockname()[1])

@@ -58,10 +58,13 @@ class AccessLog:
         self._written = {True: 0, False: 0}
         self._left_out = {True: 0, False: 0}
 
+    def wanted(self, status: int) -> bool:
+        """Whether this request gets a line; asked once for each, as those that get none are counted."""
+        good = status < 400
+        return (self._good or not good) and (self._all or self._may(good))
+
     def write(self, status: int, method: str, path: str, seconds: float, **more: Any) -> None:
         good = status < 400
-        if (good and not self._good) or not (self._all or self._may(good)):
-            return
         if left_out := self._left_out[good]:
             more["left_out"] = left_out
             self._left_out[good] = 0

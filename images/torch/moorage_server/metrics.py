@@ -6,8 +6,7 @@ flight, queue) is read when Prometheus scrapes.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 from prometheus_client import (
     CollectorRegistry,
@@ -39,18 +38,11 @@ class InFlight:
     @property
     def seconds(self) -> float:
         """The integral up to this moment, so that a request which takes hours counts before it ends."""
-        self._turn(0)
+        self.turn(0)
         return self._seconds
 
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        self._turn(+1)
-        try:
-            yield
-        finally:
-            self._turn(-1)
-
-    def _turn(self, change: int) -> None:
+    def turn(self, change: int) -> None:
+        """One more, or one less."""
         time = self._clock()
         self._seconds += self.now * (time - self._since)
         self._since = time

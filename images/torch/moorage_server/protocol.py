@@ -1,7 +1,9 @@
-"""The Open Inference Protocol's JSON: bodies to arrays and arrays to bodies, checked against a model's signature.
+"""The Open Inference Protocol's bodies to arrays and arrays to bodies, checked against a model's signature.
 
-Pure: no I/O, no torch, no HTTP. A request that does not fit is a `BadRequest` whose message names the tensor and says
-what was expected. In answers a NaN or an infinity is `null`, for JSON has neither; in requests `null` is refused.
+JSON, and with the binary tensor data extension also raw bytes behind it (little-endian, row-major; BF16 as its two
+bytes): some tensors or all, in requests and in answers. Pure: no I/O, no torch, no HTTP. A request that does not fit is
+a `BadRequest` whose message names the tensor and says what was expected. In JSON a NaN or an infinity is `null` in
+answers, for JSON has neither, and `null` is refused in requests; binary data may hold both.
 """
 
 import math
@@ -14,6 +16,11 @@ import orjson
 
 from .signature import ARRAYS, Array, Signature, TensorSpec
 
+HEADER_LENGTH = b"inference-header-content-length"
+"""The header, in lower case, that says where the JSON ends and binary data begins."""
+
+_BINARY = "binary_data_size"
+
 
 class BadRequest(Exception):
     """The client's mistake, in words for the client."""
@@ -25,9 +32,15 @@ class InferRequest:
     inputs: list[Array]  # in the order of the signature
     outputs: list[int]  # places in the signature, in the order asked for
     rows: int
+    binary: frozenset[int] = frozenset()  # of these outputs, those that are wanted as binary data
 
 
-def parse_request(body: bytes | bytearray, signature: Signature) -> InferRequest:
+def parse_request(body: bytes, signature: Signature, header_length: bytes | None = None) -> InferRequest:
+    """`header_length`: the value of that header, where it came."""
+    binary = memoryview(b"")
+    if header_length is not None:
+        size = _header_size(header_length, len(body))
+        body, binary = body[:size], memoryview(body)[size:]
     try:
         request = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -36,13 +49,31 @@ def parse_request(body: bytes | bytearray, signature: Signature) -> InferRequest
         raise BadRequest('the body must be a JSON object with "inputs", a list of tensors')
     if not isinstance(id := request.get("id", ""), str):
         raise BadRequest('"id" must be a string')
-    inputs = _inputs(request["inputs"], signature)
+    inputs = _inputs(request["inputs"], signature, binary, header_length is not None)
     _check_symbols(inputs, signature)
     rows = inputs[0].shape[0] if signature.batch else 1
-    return InferRequest(id, inputs, _wanted(request.get("outputs"), signature), rows)
+    all_binary = bool(_parameters(request, "the request").get("binary_data_output"))
+    outputs, as_binary = _wanted(request.get("outputs"), signature, all_binary)
+    return InferRequest(id, inputs, outputs, rows, as_binary)
 
 
-def _inputs(entries: list[Any], signature: Signature) -> list[Array]:
+def wants_only_ready(body: bytes) -> bool:
+    """Of a repository index."""
+    try:
+        asked = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from None
+    return isinstance(asked, dict) and bool(asked.get("ready"))
+
+
+def _header_size(value: bytes, body: int) -> int:
+    if not value.isdigit() or len(value) > 18 or int(value) > body:
+        said = value[:40].decode("latin-1")
+        raise BadRequest(f"Inference-Header-Content-Length is {said!r}; the body has {body} bytes, JSON first")
+    return int(value)
+
+
+def _inputs(entries: list[Any], signature: Signature, binary: memoryview, has_binary: bool) -> list[Array]:
     named: dict[str, dict[str, Any]] = {}
     for i, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(name := entry.get("name"), str):
@@ -55,10 +86,31 @@ def _inputs(entries: list[Any], signature: Signature) -> list[Array]:
         raise BadRequest(f"the model has no input {_quote(unknown[0])}; it takes {_listing(signature.inputs)}")
     if missing := [spec for spec in signature.inputs if spec.name not in named]:
         raise BadRequest(f"input {missing[0]} is missing")
-    return [_tensor(named[spec.name], spec) for spec in signature.inputs]
+    raw = _raw(named, binary, has_binary)
+    return [_tensor(named[spec.name], spec, raw.get(spec.name)) for spec in signature.inputs]
 
 
-def _tensor(entry: dict[str, Any], spec: TensorSpec) -> Array:
+def _raw(named: dict[str, dict[str, Any]], binary: memoryview, has_binary: bool) -> dict[str, memoryview]:
+    """Each input's part of the binary data, which has them in the order of the request."""
+    if not has_binary:
+        return {}
+    raw, at = {}, 0
+    for name, entry in named.items():
+        size = _parameters(entry, f"input {_quote(name)}").get(_BINARY)
+        if size is None:
+            continue
+        if type(size) is not int or size < 0:
+            raise BadRequest(f"input {_quote(name)}: its {_BINARY} is {_quote(size)}; it must be a number of bytes")
+        if size > len(binary) - at:
+            raise BadRequest(f"input {_quote(name)}: its {_BINARY} is {size}, the body has {len(binary) - at} more")
+        raw[name] = binary[at : at + size]
+        at += size
+    if at != len(binary):
+        raise BadRequest(f"the body has {len(binary) - at} bytes of binary data more than its inputs say")
+    return raw
+
+
+def _tensor(entry: dict[str, Any], spec: TensorSpec, raw: memoryview | None) -> Array:
     what = f"input {spec.name!r}"
     if (datatype := entry.get("datatype")) != spec.datatype:
         raise BadRequest(f"{what} has datatype {_quote(datatype)}, the model takes {spec.datatype}")
@@ -67,9 +119,11 @@ def _tensor(entry: dict[str, Any], spec: TensorSpec) -> Array:
         raise BadRequest(f"{what} has shape {_quote(shape)}; it must be a list of integers that fits {spec.shape}")
     if not _fits(shape, spec):
         raise BadRequest(f"{what} has shape {_quote(shape)}, the model takes {_shape(spec)}")
+    if raw is not None:
+        return _of_bytes(raw, shape, spec, what)
     if "data" not in entry:
-        if "binary_data_size" in _parameters(entry, what):
-            raise BadRequest(f'{what} is sent as binary data, which this server does not take; send "data" as JSON')
+        if _BINARY in _parameters(entry, what):
+            raise BadRequest(f"{what} is sent as binary data: say where it begins (Inference-Header-Content-Length)")
         raise BadRequest(f'{what} has no "data"')
     if not isinstance(entry["data"], list):
         raise BadRequest(f'{what}: "data" must be a list of {spec.datatype} values')
@@ -106,6 +160,25 @@ def _array(data: list[Any], shape: list[int], spec: TensorSpec, what: str) -> Ar
     return cast
 
 
+def _of_bytes(raw: memoryview, shape: list[int], spec: TensorSpec, what: str) -> Array:
+    width = _width(spec)
+    if len(raw) != (size := math.prod(shape) * width):
+        raise BadRequest(f"{what}: its binary data has {len(raw)} bytes, {spec.datatype} {shape} needs {size}")
+    if spec.datatype == "BF16":
+        wide = np.frombuffer(raw, "<u2").astype(np.uint32) << 16
+        return wide.view(np.float32).reshape(shape)
+    want = ARRAYS[spec.datatype]
+    if want.kind == "b" and (np.frombuffer(raw, np.uint8) > 1).any():
+        raise BadRequest(f"{what}: its binary data must be bytes of 0 and 1")
+    # A copy: torch takes no array that must not be written to, and rows of a batch are copied together anyway.
+    return np.frombuffer(raw, want.newbyteorder("<")).astype(want).reshape(shape)
+
+
+def _width(spec: TensorSpec) -> int:
+    """Bytes of a value on the wire."""
+    return 2 if spec.datatype == "BF16" else ARRAYS[spec.datatype].itemsize
+
+
 def _parsed(data: list[Any], want: np.dtype[Any]) -> Array:
     array: Array = np.array(data)
     if array.dtype.kind == "f" and want.kind in "iu":
@@ -130,22 +203,26 @@ def _check_symbols(inputs: list[Array], signature: Signature) -> None:
                 raise BadRequest(f"dimension {i} of {spec.name!r} is {size}, {where} is {first}: they must be equal")
 
 
-def _wanted(outputs: Any, signature: Signature) -> list[int]:
+def _wanted(outputs: Any, signature: Signature, all_binary: bool) -> tuple[list[int], frozenset[int]]:
     places = {spec.name: i for i, spec in enumerate(signature.outputs)}
     if not outputs:
-        return list(places.values())
+        return list(places.values()), frozenset(places.values() if all_binary else ())
     if not isinstance(outputs, list):
         raise BadRequest('"outputs" must be a list of objects with a name')
     wanted: dict[str, int] = {}
+    binary = set()
     for i, output in enumerate(outputs):
         if not isinstance(output, dict) or not isinstance(name := output.get("name"), str):
             raise BadRequest(f"outputs[{i}] must be an object with a name")
         if name not in places:
             raise BadRequest(f"the model has no output {_quote(name)}; it gives {_listing(signature.outputs)}")
-        if _parameters(output, f"output {name!r}").get("classification"):
+        parameters = _parameters(output, f"output {name!r}")
+        if parameters.get("classification"):
             raise BadRequest(f"output {name!r}: the classification extension is not supported")
         wanted[name] = places[name]
-    return list(wanted.values())
+        if parameters.get("binary_data", all_binary):
+            binary.add(places[name])
+    return list(wanted.values()), frozenset(binary)
 
 
 def _parameters(entry: dict[str, Any], what: str) -> dict[str, Any]:
@@ -155,21 +232,44 @@ def _parameters(entry: dict[str, Any], what: str) -> dict[str, Any]:
     return parameters
 
 
-def answer(model: str, version: str, request: InferRequest, outputs: Sequence[Array], signature: Signature) -> bytes:
-    """The answer's body; `outputs` are in the order of the signature."""
+def answer(
+    model: str, version: str, request: InferRequest, outputs: Sequence[Array], signature: Signature
+) -> tuple[bytes, int | None]:
+    """The body, and where its binary data begins if it has any. `outputs` are in the order of the signature."""
     body: dict[str, Any] = {"model_name": model, "model_version": version}
     if request.id:
         body["id"] = request.id
-    body["outputs"] = [
-        {
-            "name": signature.outputs[i].name,
-            "datatype": signature.outputs[i].datatype,
-            "shape": list(outputs[i].shape),
-            "data": outputs[i].reshape(-1),
-        }
-        for i in request.outputs
-    ]
-    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not request.binary:
+        body["outputs"] = [_output(signature.outputs[i], outputs[i]) for i in request.outputs]
+        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), None
+    told, raw = [], []
+    for i in request.outputs:
+        spec, array = signature.outputs[i], outputs[i]
+        if i in request.binary:
+            raw.append(_bytes(spec, array))
+            told.append(
+                {
+                    "name": spec.name,
+                    "datatype": spec.datatype,
+                    "shape": array.shape,
+                    "parameters": {_BINARY: len(raw[-1])},
+                }
+            )
+        else:
+            told.append(_output(spec, array))
+    body["outputs"] = told
+    header = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    return b"".join((header, *raw)), len(header)
+
+
+def _output(spec: TensorSpec, array: Array) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": array.shape, "data": array.reshape(-1)}
+
+
+def _bytes(spec: TensorSpec, array: Array) -> bytes:
+    if spec.datatype == "BF16":
+        return (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def metadata(model: str, version: str, platform: str, signature: Signature) -> dict[str, Any]:

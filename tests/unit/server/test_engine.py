@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moorage_server.engine import Engine, ModelFailed, QueueFull, Stopped
+from moorage_server.engine import Engine, ModelFailed, QueueFull, Result, Stopped
 from moorage_server.failures import DeviceLost
 from moorage_server.signature import Array, Dim, Signature, TensorSpec
 
@@ -41,21 +41,35 @@ class Doubling:
 async def running(model: Doubling, **options: Any) -> AsyncIterator[Engine]:
     with ThreadPoolExecutor(1) as thread:
         engine = Engine(model, thread, **options)
-        task = asyncio.create_task(engine.serve())
         try:
             yield engine
         finally:
             model.gate.set()
-            task.cancel()
-            await asyncio.wait([task])
 
 
 def rows(*values: float, width: int = 2) -> list[Array]:
     return [np.repeat(np.float32(values), width).reshape(len(values), width)]
 
 
+async def infer(engine: Engine, inputs: list[Array], count: int) -> list[Array]:
+    answer: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
+
+    def done(result: Result) -> None:
+        if isinstance(result, Exception):
+            answer.set_exception(result)
+        else:
+            answer.set_result(result)
+
+    job = engine.submit(inputs, count, done)
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        engine.cancel(job)
+        raise
+
+
 async def ask(engine: Engine, *values: float, width: int = 2) -> list[float]:
-    output = (await engine.infer(rows(*values, width=width), len(values)))[0]
+    output = (await infer(engine, rows(*values, width=width), len(values)))[0]
     assert output.shape == (len(values), width)
     return [float(value) for value in output[:, 0]]
 
@@ -120,7 +134,7 @@ async def test_requests_of_other_shapes_wait_their_turn() -> None:
 async def test_without_a_batch_dimension_each_goes_alone() -> None:
     model = Doubling(STATIC)
     async with running(model) as engine:
-        answers = await asyncio.gather(*(engine.infer([np.float32([i, i])], 1) for i in range(3)))
+        answers = await asyncio.gather(*(infer(engine, [np.float32([i, i])], 1) for i in range(3)))
     assert [answer[0].tolist() for answer in answers] == [[0, 0], [2, 2], [4, 4]]
     assert len(model.batches) == 3
 
@@ -201,11 +215,10 @@ async def test_a_lost_device_ends_the_engine_and_answers_everyone() -> None:
     model = Doubling(fail=lambda x: DeviceLost("CUDA error"))
     with ThreadPoolExecutor(1) as thread:
         engine = Engine(model, thread)
-        task = asyncio.create_task(engine.serve())
         with pytest.raises(Stopped):
             await ask(engine, 1)
         with pytest.raises(DeviceLost, match="CUDA error"):
-            await task
+            await engine.broken()
 
 
 async def test_stop_gives_up_what_waits() -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from tritonclient import http as triton
-from tritonclient.utils import InferenceServerException
 
 from .conftest import CLASSES, FEATURES, Server, Start, export, fp32
 
@@ -28,7 +27,7 @@ def test_health(client: httpx.Client) -> None:
 
 
 def test_metadata(client: httpx.Client) -> None:
-    assert client.get("/v2").json() == {"name": "moorage", "version": "0.1.0", "extensions": []}
+    assert client.get("/v2").json() == {"name": "moorage", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
     metadata = client.get("/v2/models/digits").json()
     assert metadata == {
         "name": "digits",
@@ -168,12 +167,40 @@ def test_the_official_client_reads_it(server: Server, classifier: Path) -> None:
             client.infer("other", [tensor])
 
 
-def test_binary_tensors_are_refused_in_words(server: Server) -> None:
+@pytest.mark.parametrize("packed", [None, "gzip", "deflate"])
+def test_the_official_client_with_binary_tensors(server: Server, classifier: Path, packed: str | None) -> None:
     with triton.InferenceServerClient(server.url.removeprefix("http://")) as client:
-        tensor = triton.InferInput("x", [1, FEATURES], "FP32")
-        tensor.set_data_from_numpy(np.float32([ROW]), binary_data=True)
-        with pytest.raises(InferenceServerException, match="binary tensor data is not supported"):
-            client.infer("digits", [tensor])
+        tensor = triton.InferInput("x", [2, FEATURES], "FP32")
+        tensor.set_data_from_numpy(np.float32([ROW, ROW]), binary_data=True)
+        outputs = [
+            triton.InferRequestedOutput("label"),
+            triton.InferRequestedOutput("probabilities", binary_data=False),
+        ]
+        answer = client.infer("digits", [tensor], outputs=outputs, request_compression_algorithm=packed)
+    want = expected(classifier, [ROW, ROW])
+    np.testing.assert_array_equal(answer.as_numpy("label"), want["label"])
+    np.testing.assert_allclose(answer.as_numpy("probabilities"), want["probabilities"].detach(), rtol=1e-5)
+
+
+def test_the_repository_index(server: Server) -> None:
+    with triton.InferenceServerClient(server.url.removeprefix("http://")) as client:
+        assert client.get_model_repository_index() == [
+            {"name": "digits", "version": "1", "state": "READY", "reason": ""}
+        ]
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "status", "words"),
+    [
+        (b"no gzip", "gzip", 400, "the body cannot be unpacked"),
+        (gzip.compress(b"{}")[:-4], "gzip", 400, "it is cut short"),
+        (b"{}", "br", 415, "gzip and deflate"),
+    ],
+)
+def test_packed_otherwise(client: httpx.Client, body: bytes, encoding: str, status: int, words: str) -> None:
+    response = client.post("/v2/models/digits/infer", content=body, headers={"Content-Encoding": encoding})
+    assert response.status_code == status
+    assert words in response.json()["error"]
 
 
 def test_a_request_the_model_fails_on_fails_alone(start_server: Start, lookup: Path) -> None:

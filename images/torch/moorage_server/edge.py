@@ -1,0 +1,251 @@
+"""The Open Inference Protocol's paths: which there are, what each answers, and what an error is called in HTTP.
+
+Thin: `http1` brings whole requests, `protocol` parses them, `engine` runs them; here they meet. Every request leaves a
+count, a time and a line in the log.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import orjson
+import structlog
+
+from . import __version__, protocol
+from .engine import Engine, Job, ModelFailed, QueueFull, Result, Stopped
+from .http1 import CLIENT_GONE, Request, Response, error
+from .logs import AccessLog
+from .metrics import Metrics
+from .settings import Settings
+from .signature import Signature
+
+PLATFORMS = {"TorchExport": "pytorch_torchexport", "TorchScript": "pytorch_torchscript"}
+NO_SUCH_PATH = (
+    "no such path; there are /v2/health/{live,ready}, /v2, /v2/models/NAME[/versions/V][/ready|/infer] and "
+    "/v2/repository/index"
+)
+_SOON = "Retry-After: 1\r\n"
+_GET, _POST = (b"GET", b"HEAD"), (b"POST",)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A model that can be asked."""
+
+    signature: Signature
+    engine: Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    methods: tuple[bytes, ...]
+    call: Callable[[Request], Response | None]
+    infers: bool = False
+    probe: bool = False
+
+
+@dataclass(slots=True)
+class State:
+    """What the edge knows of a request on its way."""
+
+    route: Route
+    asked: protocol.InferRequest | None = None
+    job: Job | None = None
+
+
+@dataclass(slots=True)
+class Edge:
+    """`serving` is None while the model loads; `draining` is set once the server is to go."""
+
+    settings: Settings
+    metrics: Metrics
+    serving: Serving | None = None
+    draining: bool = False
+    last_request: float = 0.0  # of inference, by time.monotonic(); probes are not what a drain waits for
+    _routes: dict[str, Route] = field(init=False)
+    _access: AccessLog = field(init=False)
+    _log: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._access, self._log = AccessLog(self.settings.log_level), structlog.get_logger()
+        self._routes = {
+            "/v2/health/live": Route(_GET, self._live, probe=True),
+            "/v2/health/ready": Route(_GET, self._ready, probe=True),
+            "/v2": Route(_GET, self._server),
+            "/v2/repository/index": Route(_POST, self._index),
+        }
+        model = f"/v2/models/{self.settings.model_name}"
+        for path in (model, f"{model}/versions/{self.settings.model_version}"):
+            self._routes[path] = Route(_GET, self._model)
+            self._routes[f"{path}/ready"] = Route(_GET, self._model_ready)
+            self._routes[f"{path}/infer"] = Route(_POST, self._infer, infers=True)
+
+    # As `http1` calls it.
+
+    def head(self, request: Request) -> Response | None:
+        route = self._routes.get(request.path)
+        if route is None:
+            request.state = State(Route((), self._live, infers=request.path.endswith("/infer")))
+            refusal: Response | None = error(404, self._why_not(request.path))
+        else:
+            request.state = State(route)
+            refusal = self._refused(request, route)
+        if request.state.route.infers:
+            self.last_request = time.monotonic()
+            self.metrics.in_flight.turn(+1)
+        return refusal
+
+    def call(self, request: Request) -> Response | None:
+        try:
+            response: Response | None = request.state.route.call(request)
+            return response
+        except Exception as failed:
+            return self._told(request, failed)
+
+    def done(self, request: Request, status: int, said: str) -> None:
+        state: State | None = request.state
+        seconds = time.perf_counter() - request.began if request.began else 0.0
+        if state is not None and state.route.infers:
+            if status == CLIENT_GONE and state.job is not None and self.serving is not None:
+                self.serving.engine.cancel(state.job)
+            self.metrics.in_flight.turn(-1)
+            self.metrics.answered(status, seconds)
+            self.last_request = time.monotonic()
+        if state is not None and state.route.probe and self.settings.log_level != "debug":
+            return
+        if not self._access.wanted(status):
+            return
+        more: dict[str, Any] = {"bytes": request.size}
+        if state is not None and state.asked is not None:
+            more["rows"] = state.asked.rows
+        if said:
+            more["error"] = said[:300]
+        if request_id := request.headers.get(b"x-request-id"):
+            more["request_id"] = request_id[:100].decode("utf-8", "replace")
+        self._access.write(status, request.method.decode(), request.path, seconds, **more)
+
+    # What may be asked.
+
+    def _live(self, _request: Request) -> Response:
+        return _json({"live": True})
+
+    def _ready(self, _request: Request) -> Response:
+        return _json({"ready": self._is_ready}, 200 if self._is_ready else 503)
+
+    def _server(self, _request: Request) -> Response:
+        return _json({"name": "moorage", "version": __version__, "extensions": ["binary_tensor_data"]})
+
+    def _index(self, request: Request) -> Response:
+        """Of Triton's model repository extension the part that reads."""
+        state, reason = ("READY", "") if self._is_ready else ("UNAVAILABLE", "it is loading or the server is going")
+        model = {"name": self.settings.model_name, "version": self.settings.model_version}
+        only_ready = protocol.wants_only_ready(request.body)
+        return Response(
+            200,
+            orjson.dumps([] if only_ready and not self._is_ready else [{**model, "state": state, "reason": reason}]),
+        )
+
+    def _model(self, _request: Request) -> Response:
+        assert self.serving is not None
+        platform = PLATFORMS[self.settings.model_format]
+        name, version = self.settings.model_name, self.settings.model_version
+        return _json(protocol.metadata(name, version, platform, self.serving.signature))
+
+    def _model_ready(self, _request: Request) -> Response:
+        ready = self._is_ready
+        return _json({"name": self.settings.model_name, "ready": ready}, 200 if ready else 503)
+
+    def _infer(self, request: Request) -> None:
+        assert self.serving is not None
+        header = request.headers.get(protocol.HEADER_LENGTH)
+        asked = protocol.parse_request(request.body, self.serving.signature, header)
+        state: State = request.state
+        state.asked = asked
+        state.job = self.serving.engine.submit(asked.inputs, asked.rows, partial(self._ran, request))
+
+    def _ran(self, request: Request, result: Result) -> None:
+        """The model's outputs, or why there are none."""
+        if isinstance(result, Exception):
+            request.answer(self._told(request, result))
+            return
+        assert self.serving is not None
+        name, version = self.settings.model_name, self.settings.model_version
+        try:
+            body, binary = protocol.answer(name, version, request.state.asked, result, self.serving.signature)
+        except Exception as failed:
+            request.answer(self._told(request, failed))
+            return
+        if binary is None:
+            request.answer(Response(200, body))
+        else:
+            header = f"Inference-Header-Content-Length: {binary}\r\n"
+            request.answer(Response(200, body, header, content_type="application/octet-stream"))
+
+    # What may not.
+
+    @property
+    def _is_ready(self) -> bool:
+        return self.serving is not None and not self.draining
+
+    def _refused(self, request: Request, route: Route) -> Response | None:
+        if request.method not in route.methods:
+            allowed = ", ".join(method.decode() for method in route.methods if method != b"HEAD")
+            message = f"{request.method.decode()} is not allowed here; use {allowed}"
+            return error(405, message, f"Allow: {allowed}\r\n")
+        if self.serving is None:
+            loading = route.infers or route.call == self._model
+            return error(503, "the model is still loading", _SOON) if loading else None
+        if route.infers and self.serving.engine.full:  # before the work of reading what would be turned away
+            return self._told(request, QueueFull())
+        return None
+
+    def _why_not(self, path: str) -> str:
+        """In words, for a path that is close to one there is."""
+        parts = path.strip("/").split("/")
+        name, version = self.settings.model_name, self.settings.model_version
+        rest = parts[3:]
+        asked = None
+        if rest[:1] == ["versions"] and len(rest) > 1:
+            asked, rest = rest[1], rest[2:]
+        if parts[:2] != ["v2", "models"] or len(parts) < 3 or rest not in ([], ["ready"], ["infer"]):
+            return NO_SUCH_PATH
+        if parts[2] != name:
+            return f"unknown model {parts[2][:80]!r}; this server serves {name!r}"
+        return f"unknown version {(asked or '')[:80]!r} of {name!r}; this server serves {version!r}"
+
+    def _told(self, request: Request, failed: Exception) -> Response:
+        if isinstance(failed, protocol.BadRequest):
+            return error(400, str(failed))
+        if isinstance(failed, QueueFull):
+            return error(429, f"{self.settings.max_queue_size} requests wait already; try again later", _SOON)
+        if isinstance(failed, Stopped):
+            return error(503, "the server is going away; ask another replica", _SOON)
+        if isinstance(failed, ModelFailed):
+            return error(500, f"the model failed on this request: {failed}")
+        self._log.error("request failed", path=request.path, exc_info=failed)
+        return error(500, "the server failed on this request; its log says why")
+
+
+class MetricsEdge:
+    """The other port: `/metrics`, for Prometheus."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def head(self, request: Request) -> Response | None:
+        if request.path != "/metrics":
+            return error(404, "no such path; there is /metrics")
+        return None if request.method in _GET else error(405, "use GET", "Allow: GET\r\n")
+
+    def call(self, request: Request) -> Response:
+        body, content_type = self._metrics.exposition(request.headers.get(b"accept", b"").decode("latin-1"))
+        return Response(200, body, content_type=content_type)
+
+    def done(self, request: Request, status: int, error: str) -> None:
+        """Nobody counts those who count."""
+
+
+def _json(content: dict[str, Any], status: int = 200) -> Response:
+    return Response(status, orjson.dumps(content))

@@ -1,0 +1,453 @@
+"""HTTP/1.1 for one port: whole requests go to an application, its answers go out in their order.
+
+httptools parses. Everything that a client could make last or grow has a bound here: the time and size of a head, of a
+body, of all bodies together, of silence, and of an answer that nobody reads. Knows nothing of models.
+"""
+
+import asyncio
+import time
+import zlib
+from collections import deque
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import httptools
+import orjson
+
+# The usual number, from nginx, for a client that did not wait; it is only counted and logged, never sent.
+CLIENT_GONE = 499
+
+_SWEEP_SECONDS = 0.25
+_HEAD_BYTES = 32 * 1024
+_HEADERS = 100
+# Of requests that came before the answer to the first: no more is read until there is room.
+_PIPELINED = 16
+# A refused body up to this size is read and thrown away, so that its connection stays of use.
+_SWALLOWED = 64 * 1024
+# For how long a client that still sends is listened to after its answer: a reset would take the answer from it.
+_LINGER_SECONDS = 2.0
+
+_STATUS = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\nServer: moorage\r\n".encode() for status in HTTPStatus
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    body_bytes: int = 1 << 20
+    all_bodies_bytes: int = 1 << 24
+    head_seconds: float = 10
+    body_seconds: float = 60
+    idle_seconds: float = 120
+
+
+class Response:
+    __slots__ = ("body", "close", "content_type", "error", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes,
+        headers: str = "",
+        *,
+        content_type: str = "application/json",
+        close: bool = False,
+        error: str = "",
+    ) -> None:
+        """`headers`: more of them, as lines that each end in CRLF. `close`: the connection is of no more use."""
+        self.status, self.body, self.headers, self.close = status, body, headers, close
+        self.content_type, self.error = content_type, error
+
+
+def error(status: int, message: str, headers: str = "", *, close: bool = False) -> Response:
+    """As the Open Inference Protocol says what went wrong."""
+    return Response(status, orjson.dumps({"error": message}), headers, close=close, error=message)
+
+
+class Request:
+    __slots__ = (
+        "began", "body", "connection", "finished", "headers", "held", "keep_alive", "method", "old", "path", "refusal",
+        "size", "state", "target",
+    )  # fmt: skip
+
+    def __init__(self, connection: "Connection") -> None:
+        self.connection = connection
+        self.method = self.target = b""
+        self.path = ""
+        """Without its query."""
+        self.headers: dict[bytes, bytes] = {}
+        """By their names in lower case; of one that came twice, the last."""
+        self.body = b""
+        self.size = 0
+        """Bytes of the body as it came."""
+        self.held = 0
+        """Of these, and of what was unpacked from them, how many are in memory."""
+        self.began = 0.0
+        """When its head was there, by time.perf_counter()."""
+        self.keep_alive = True
+        self.old = False
+        self.refusal: Response | None = None
+        self.finished = False
+        self.state: Any = None
+        """The application's own."""
+
+    def answer(self, response: Response) -> None:
+        """Send it; nothing is sent where the client has gone."""
+        self.connection.answer(self, response)
+
+
+class Application(Protocol):
+    def head(self, request: Request) -> Response | None:
+        """The head has come; an answer refuses the request without its body."""
+
+    def call(self, request: Request) -> Response | None:
+        """The request is whole. None: it is answered later, by `Request.answer`."""
+
+    def done(self, request: Request, status: int, error: str) -> None:
+        """Its answer is on its way, or its client has gone (499): once for each."""
+
+
+class _Refused(Exception):
+    """Raised in the parser's callbacks: the connection is of no more use than for this answer."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+
+
+class Door:
+    """What all connections of a port have in common."""
+
+    def __init__(self, application: Application, limits: Limits) -> None:
+        self.application, self.limits = application, limits
+        self.connections: set[Connection] = set()
+        self.held = 0
+        """Bytes of bodies that have come and are not answered."""
+        self.last_answers = False
+        """Every answer closes its connection, so that its client finds another server."""
+        self.date = b""
+        self._sweeping: asyncio.Task[None] | None = None
+        self._server: asyncio.Server | None = None
+        self.closed = False
+
+    async def open(self, port: int) -> asyncio.Server:
+        """Raises OSError where it cannot listen."""
+        loop = asyncio.get_running_loop()
+        self._tell_date()
+        self._server = await loop.create_server(lambda: Connection(self, loop), port=port, backlog=1024)
+        self._sweeping = loop.create_task(self._sweep())
+        return self._server
+
+    def close(self) -> None:
+        """No new connections, and no idle ones; those that are busy close with their answer."""
+        self.last_answers = self.closed = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.close_if_idle()
+
+    async def end(self, seconds: float = 1.0) -> None:
+        """All connections, in so many seconds: what was written is sent, if somebody takes it."""
+        self.close()
+        end = time.monotonic() + seconds
+        while self.connections and time.monotonic() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            connection.abort()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self._tell_date()
+            now = loop.time()
+            for connection in [one for one in self.connections if one.deadline <= now]:
+                connection.expired()
+
+    def _tell_date(self) -> None:
+        self.date = f"Date: {formatdate(usegmt=True)}\r\n".encode()
+
+
+_FOREVER = float("inf")
+_IDLE, _HEAD, _BODY = range(3)
+
+
+class Connection(asyncio.Protocol):
+    """A client. One of its requests at a time is with the application, the others wait their turn.
+
+    A client that closes, or says that it will send no more, waits for no answer: so read it nginx and Go's server, too.
+    """
+
+    def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
+        self._door, self._limits, self._app, self._now = door, door.limits, door.application, loop.time
+        self._parser = httptools.HttpRequestParser(self)
+        self._reading, self._stage, self._head_bytes = _IDLE, 0, 0
+        self._request: Request | None = None  # that is being read
+        self._parts: list[bytes] = []
+        self._waiting: deque[Request] = deque()
+        self._current: Request | None = None  # that is with the application
+        self._paused = self._blocked = False
+        self._deaf = self._hung_up = self._pumping = False
+        self.deadline = _FOREVER
+        """By the loop's clock: then it is closed, or told that it was too slow."""
+
+    # From the transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._door.connections.add(self)
+        self._rest()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        stage = self._stage
+        if self._reading == _IDLE:
+            self._head_bytes = 0
+        self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._deaf = True  # it was answered as HTTP/1.1, which such clients take; what follows is not read
+        except httptools.HttpParserCallbackError as failed:
+            if not isinstance(failed.__context__, _Refused):
+                raise
+            self._close_with(failed.__context__.response)
+        except httptools.HttpParserError as failed:
+            self._close_with(error(400, f"this is no HTTP/1.1: {failed}"))
+        if self._reading == _HEAD and self._head_bytes > _HEAD_BYTES and not self._deaf:
+            self._close_with(error(431, f"the head is larger than {_HEAD_BYTES} bytes"))
+        if self._reading != _IDLE and self._stage != stage and self._current is None and not self._hung_up:
+            self._rest()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._door.connections.discard(self)
+        self._deaf = self._hung_up = True
+        gone = [one for one in (self._current, *self._waiting, self._request) if one is not None]
+        self._current = self._request = None
+        self._waiting.clear()
+        for request in gone:
+            self._gone(request)
+
+    def pause_writing(self) -> None:
+        """It does not read its answers: nothing more is done for it until it does."""
+        self._blocked = True
+        self.deadline = self._now() + self._limits.body_seconds
+        self._pause()
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        if not self._hung_up:
+            self.deadline = _FOREVER
+            self._pump()
+
+    # From the parser.
+
+    def on_message_begin(self) -> None:
+        self._reading, self._request, self._parts = _HEAD, Request(self), []
+        self._stage += 1
+
+    def on_url(self, url: bytes) -> None:
+        self._read.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        headers = self._read.headers
+        headers[name.lower()] = value
+        if len(headers) > _HEADERS:
+            raise _Refused(error(431, f"there are more than {_HEADERS} headers"))
+
+    def on_headers_complete(self) -> None:
+        request = self._read
+        self._reading = _BODY
+        self._stage += 1
+        request.began = time.perf_counter()
+        request.method = self._parser.get_method()
+        request.keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
+        request.old = self._parser.get_http_version() == "1.0"
+        request.path = request.target.partition(b"?")[0].decode("utf-8", "replace")
+        if "%" in request.path:
+            request.path = unquote(request.path)
+        if b"host" not in request.headers and not request.old:
+            raise _Refused(error(400, "a request of HTTP/1.1 must have a Host header"))
+        length = int(request.headers.get(b"content-length", 0))
+        request.refusal = self._app.head(request) or self._too_much(length, length)
+        expected = request.headers.get(b"expect", b"").lower()
+        if expected not in (b"", b"100-continue"):
+            raise _Refused(error(417, "of Expect only 100-continue is known"))
+        if request.refusal is not None and (expected or request.refusal.close or length > _SWALLOWED):
+            raise _Refused(request.refusal)
+        if expected and self._current is None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        request = self._read
+        request.size += len(body)
+        refusal = request.refusal or self._too_much(request.size, len(body))
+        if refusal is None:
+            self._parts.append(body)
+            self._hold(request, len(body))
+        elif refusal.close or request.size > _SWALLOWED:
+            raise _Refused(refusal)
+
+    def on_message_complete(self) -> None:
+        request = self._read
+        self._request, self._reading = None, _IDLE
+        request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts = []
+        if request.refusal is None and (encoding := request.headers.get(b"content-encoding")):
+            request.refusal = self._unpack(request, encoding.lower())
+        self._waiting.append(request)
+        if len(self._waiting) >= _PIPELINED:
+            self._pause()
+        self._pump()
+
+    @property
+    def _read(self) -> Request:
+        if self._request is None:
+            raise _Refused(error(400, "this request was refused before its end"))
+        return self._request
+
+    def _too_much(self, one: int, more: int) -> Response | None:
+        limits, held = self._limits, self._door.held
+        if one > limits.body_bytes:
+            return error(413, f"the body is larger than {limits.body_bytes} bytes", close=True)
+        if held + more > limits.all_bodies_bytes:
+            message = f"requests hold {held} bytes already; try again later"
+            return error(429, message, "Retry-After: 1\r\n", close=True)
+        return None
+
+    def _unpack(self, request: Request, encoding: bytes) -> Response | None:
+        kind = {b"gzip": zlib.MAX_WBITS | 16, b"deflate": zlib.MAX_WBITS, b"identity": 0}.get(encoding)
+        if kind is None:
+            return error(415, "of Content-Encoding gzip and deflate are known")
+        if kind == 0:
+            return None
+        unpacker = zlib.decompressobj(kind)
+        try:
+            body = unpacker.decompress(request.body, self._limits.body_bytes + 1)
+        except zlib.error as failed:
+            return error(400, f"the body cannot be unpacked: {failed}")
+        if len(body) <= self._limits.body_bytes and not unpacker.eof:
+            return error(400, "the body cannot be unpacked: it is cut short")
+        request.body = body
+        self._hold(request, len(body) - request.held)
+        return self._too_much(len(body), 0)
+
+    # To and from the application.
+
+    def _pump(self) -> None:
+        """Gives it one request after the other, as long as it answers them at once."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._current is None and self._waiting and not self._blocked and not self._hung_up:
+                request = self._current = self._waiting.popleft()
+                self.deadline = _FOREVER
+                response = request.refusal or self._app.call(request)
+                if response is not None:
+                    self._send(request, response)
+        finally:
+            self._pumping = False
+        if self._current is None and not self._blocked and not self._hung_up:
+            self._rest()
+
+    def answer(self, request: Request, response: Response) -> None:
+        if request is self._current:
+            self._send(request, response)
+            self._pump()
+
+    def _send(self, request: Request, response: Response) -> None:
+        self._current = None
+        self._hold(request, -request.held)
+        request.body = b""
+        # Who sent more before it was told is answered that, too.
+        keep = request.keep_alive and not response.close and (not self._door.last_answers or bool(self._waiting))
+        body = response.body
+        connection = "" if keep and not request.old else f"Connection: {'keep-alive' if keep else 'close'}\r\n"
+        head = (
+            f"{response.headers}{connection}Content-Type: {response.content_type}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        ).encode()
+        if request.method == b"HEAD":
+            body = b""
+        if len(body) < 65536:
+            self._transport.write(b"".join((_STATUS[response.status], self._door.date, head, body)))
+        else:
+            self._transport.writelines((_STATUS[response.status], self._door.date, head, body))
+        self._finish(request, response.status, response.error)
+        if not keep:
+            self._hang_up()
+
+    def _rest(self) -> None:
+        """Nothing of it is with the application: so long may it take for what comes next."""
+        if self._door.closed and self._reading == _IDLE:
+            self._transport.close()
+            return
+        limits = self._limits
+        seconds = (limits.idle_seconds, limits.head_seconds, limits.body_seconds)[self._reading]
+        self.deadline = self._now() + seconds
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _hold(self, request: Request, change: int) -> None:
+        request.held += change
+        self._door.held += change
+
+    def _finish(self, request: Request, status: int, said: str) -> None:
+        if not request.finished:
+            request.finished = True
+            self._app.done(request, status, said)
+
+    def _gone(self, request: Request) -> None:
+        self._hold(request, -request.held)
+        if request.began:
+            self._finish(request, CLIENT_GONE, "")
+
+    # Ends.
+
+    def _close_with(self, response: Response) -> None:
+        """Nothing more is read; this answer is the last."""
+        request, self._request, self._parts = self._request or Request(self), None, []
+        self._deaf = response.close = True
+        request.refusal = response
+        self._hold(request, -request.held)
+        self._waiting.append(request)
+        self._pump()
+
+    def _hang_up(self) -> None:
+        """Closes it; where its client is still sending not at once: a reset would take the answer away."""
+        self._hung_up = True
+        if (self._reading == _IDLE and not self._deaf) or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._deaf = True
+        self.deadline = self._now() + _LINGER_SECONDS
+        if self._paused:
+            self._transport.resume_reading()
+        self._transport.write_eof()
+
+    def expired(self) -> None:
+        if self._blocked or self._hung_up:
+            self._transport.abort()
+        elif self._reading == _BODY:
+            self._close_with(error(408, f"the body did not come within {self._limits.body_seconds:g} seconds"))
+        else:
+            self._transport.close()
+
+    def close_if_idle(self) -> None:
+        if self._current is None and not self._waiting and self._reading == _IDLE:
+            self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
