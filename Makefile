@@ -36,6 +36,9 @@ record: .venv/ready ## at a release: write what the operator makes as the last r
 bench-operator: .venv/ready ## 1,000 resources (BENCH_N) made, changed, restarted over, deleted: time, CPU, writes, memory
 	@$(PY) -m bench.operator $(BENCH_N)
 
+bench-server: .venv/ready ## the torch server on one core: requests, latency, CPU, memory, against two limits
+	@PYTHONPATH=images/torch:tests $(PY) -m bench.server
+
 soak: .venv/ready ## an hour (SOAK_MINUTES) of steady change: nothing may grow, nothing may be left
 	@$(PY) -m bench.soak
 
@@ -63,4 +66,4 @@ cluster-status: .venv/ready ## what runs
 	@VIRTUAL_ENV=.venv $(UV) pip install -q --no-deps -e .
 	@touch $@
 
-.PHONY: help demo test test-fast lint crds docs record bench-operator soak cluster-up cluster-down cluster-status
+.PHONY: help demo test test-fast lint crds docs record bench-operator bench-server soak cluster-up cluster-down cluster-status

@@ -40,9 +40,13 @@ def where(result: Result) -> str:
     machine, versions = result["machine"], result["versions"]
     return (
         f"Measured on {result['measured']}: {machine['cores']} cores ({machine['architecture']}), "
-        f"{machine['memory_gib']} GiB, Python {machine['python']}, kopf {versions['kopf']}, "
-        f"Kubernetes {versions['kubernetes'].removeprefix('v')}.\n"
+        f"{machine['memory_gib']} GiB, Python {machine['python']}, {_versions(versions)}.\n"
     )
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    told = (("torch", "torch"),) if "torch" in versions else (("kopf", "kopf"), ("Kubernetes", "kubernetes"))
+    return ", ".join(f"{name} {versions[key].removeprefix('v')}" for name, key in told)
 
 
 def rows(result: Result) -> str:

@@ -37,6 +37,10 @@ def at_most(what: str, limit: float, measured: float | None, unit: str) -> Row:
     return Row(what, f"≤ {limit:g}" if limit else "0", rounded(measured), unit, ok)
 
 
+def at_least(what: str, limit: float, measured: float | None, unit: str) -> Row:
+    return Row(what, f"≥ {limit:g}", rounded(measured), unit, measured is not None and measured >= limit)
+
+
 def told(what: str, measured: float, unit: str) -> Row:
     """Nothing is asked of it; it belongs to the picture."""
     return Row(what, "", rounded(measured), unit, True)

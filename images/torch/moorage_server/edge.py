@@ -64,35 +64,37 @@ class Edge:
     serving: Serving | None = None
     draining: bool = False
     last_request: float = 0.0  # of inference, by time.monotonic(); probes are not what a drain waits for
-    _routes: dict[str, Route] = field(init=False)
+    _routes: dict[bytes, Route] = field(init=False)
     _access: AccessLog = field(init=False)
     _log: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self._access, self._log = AccessLog(self.settings.log_level), structlog.get_logger()
         self._routes = {
-            "/v2/health/live": Route(_GET, self._live, probe=True),
-            "/v2/health/ready": Route(_GET, self._ready, probe=True),
-            "/v2": Route(_GET, self._server),
-            "/v2/repository/index": Route(_POST, self._index),
+            b"/v2/health/live": Route(_GET, self._live, probe=True),
+            b"/v2/health/ready": Route(_GET, self._ready, probe=True),
+            b"/v2": Route(_GET, self._server),
+            b"/v2/repository/index": Route(_POST, self._index),
         }
-        model = f"/v2/models/{self.settings.model_name}"
-        for path in (model, f"{model}/versions/{self.settings.model_version}"):
+        model = f"/v2/models/{self.settings.model_name}".encode()
+        for path in (model, model + f"/versions/{self.settings.model_version}".encode()):
             self._routes[path] = Route(_GET, self._model)
-            self._routes[f"{path}/ready"] = Route(_GET, self._model_ready)
-            self._routes[f"{path}/infer"] = Route(_POST, self._infer, infers=True)
+            self._routes[path + b"/ready"] = Route(_GET, self._model_ready)
+            self._routes[path + b"/infer"] = Route(_POST, self._infer, infers=True)
 
     # As `http1` calls it.
 
     def head(self, request: Request) -> Response | None:
-        route = self._routes.get(request.path)
+        # As it is written nearly always; else decoded, and without its query.
+        route = self._routes.get(request.target) or self._routes.get(request.path.encode())
         if route is None:
-            request.state = State(Route((), self._live, infers=request.path.endswith("/infer")))
-            refusal: Response | None = error(404, self._why_not(request.path))
+            path = request.path
+            route = Route((), self._live, infers=path.endswith("/infer"))
+            refusal: Response | None = error(404, self._why_not(path))
         else:
-            request.state = State(route)
             refusal = self._refused(request, route)
-        if request.state.route.infers:
+        request.state = State(route)
+        if route.infers:
             self.last_request = time.monotonic()
             self.metrics.in_flight.turn(+1)
         return refusal

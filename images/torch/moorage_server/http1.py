@@ -69,15 +69,13 @@ def error(status: int, message: str, headers: str = "", *, close: bool = False) 
 
 class Request:
     __slots__ = (
-        "began", "body", "connection", "finished", "headers", "held", "keep_alive", "method", "old", "path", "refusal",
-        "size", "state", "target",
+        "began", "body", "connection", "finished", "headers", "held", "keep_alive", "method", "old", "refusal", "size",
+        "state", "target",
     )  # fmt: skip
 
     def __init__(self, connection: "Connection") -> None:
         self.connection = connection
         self.method = self.target = b""
-        self.path = ""
-        """Without its query."""
         self.headers: dict[bytes, bytes] = {}
         """By their names in lower case; of one that came twice, the last."""
         self.body = b""
@@ -93,6 +91,11 @@ class Request:
         self.finished = False
         self.state: Any = None
         """The application's own."""
+
+    @property
+    def path(self) -> str:
+        """Without its query, and decoded."""
+        return unquote(self.target.partition(b"?")[0], errors="replace")
 
     def answer(self, response: Response) -> None:
         """Send it; nothing is sent where the client has gone."""
@@ -268,9 +271,6 @@ class Connection(asyncio.Protocol):
         request.method = self._parser.get_method()
         request.keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
         request.old = self._parser.get_http_version() == "1.0"
-        request.path = request.target.partition(b"?")[0].decode("utf-8", "replace")
-        if "%" in request.path:
-            request.path = unquote(request.path)
         if b"host" not in request.headers and not request.old:
             raise _Refused(error(400, "a request of HTTP/1.1 must have a Host header"))
         length = int(request.headers.get(b"content-length", 0))

@@ -8,6 +8,7 @@ is in flight and exit 0. A second SIGTERM ends it at once.
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
@@ -68,6 +69,10 @@ async def run(settings: Settings) -> int:
         max_delay=settings.max_queue_delay_microseconds / 1e6,
         observe_batch=metrics.batch_size.observe,
     )
+    # What is there now stays: the collector need not look at half a million objects of torch again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     metrics.queue_size = lambda: engine.queue_size
     edge.serving = Serving(model.signature, engine)
     signature = {kind: [str(t) for t in getattr(model.signature, kind)] for kind in ("inputs", "outputs")}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from .signature import ARRAYS, Array, Signature, TensorSpec
+from .signature import ARRAYS, Array, Dim, Signature, TensorSpec
 
 HEADER_LENGTH = b"inference-header-content-length"
 """The header, in lower case, that says where the JSON ends and binary data begins."""
@@ -26,18 +26,18 @@ class BadRequest(Exception):
     """The client's mistake, in words for the client."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class InferRequest:
     id: str
     inputs: list[Array]  # in the order of the signature
-    outputs: list[int]  # places in the signature, in the order asked for
+    outputs: Sequence[int]  # places in the signature, in the order asked for
     rows: int
     binary: frozenset[int] = frozenset()  # of these outputs, those that are wanted as binary data
 
 
 def parse_request(body: bytes, signature: Signature, header_length: bytes | None = None) -> InferRequest:
     """`header_length`: the value of that header, where it came."""
-    binary = memoryview(b"")
+    binary = None
     if header_length is not None:
         size = _header_size(header_length, len(body))
         body, binary = body[:size], memoryview(body)[size:]
@@ -49,10 +49,11 @@ def parse_request(body: bytes, signature: Signature, header_length: bytes | None
         raise BadRequest('the body must be a JSON object with "inputs", a list of tensors')
     if not isinstance(id := request.get("id", ""), str):
         raise BadRequest('"id" must be a string')
-    inputs = _inputs(request["inputs"], signature, binary, header_length is not None)
-    _check_symbols(inputs, signature)
-    rows = inputs[0].shape[0] if signature.batch else 1
-    all_binary = bool(_parameters(request, "the request").get("binary_data_output"))
+    inputs = _inputs(request["inputs"], signature, binary)
+    if signature.shared:
+        _check_symbols(inputs, signature)
+    rows = inputs[0].shape[0] if signature.batch is not None else 1
+    all_binary = "parameters" in request and bool(_parameters(request, "the request").get("binary_data_output"))
     outputs, as_binary = _wanted(request.get("outputs"), signature, all_binary)
     return InferRequest(id, inputs, outputs, rows, as_binary)
 
@@ -73,7 +74,7 @@ def _header_size(value: bytes, body: int) -> int:
     return int(value)
 
 
-def _inputs(entries: list[Any], signature: Signature, binary: memoryview, has_binary: bool) -> list[Array]:
+def _inputs(entries: list[Any], signature: Signature, binary: memoryview | None) -> list[Array]:
     named: dict[str, dict[str, Any]] = {}
     for i, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(name := entry.get("name"), str):
@@ -81,19 +82,16 @@ def _inputs(entries: list[Any], signature: Signature, binary: memoryview, has_bi
         if name in named:
             raise BadRequest(f"input {_quote(name)} is given twice")
         named[name] = entry
-    known = [spec.name for spec in signature.inputs]
-    if unknown := [name for name in named if name not in known]:
-        raise BadRequest(f"the model has no input {_quote(unknown[0])}; it takes {_listing(signature.inputs)}")
-    if missing := [spec for spec in signature.inputs if spec.name not in named]:
-        raise BadRequest(f"input {missing[0]} is missing")
-    raw = _raw(named, binary, has_binary)
+    if named.keys() != signature.input_names:
+        if unknown := [name for name in named if name not in signature.input_names]:
+            raise BadRequest(f"the model has no input {_quote(unknown[0])}; it takes {_listing(signature.inputs)}")
+        raise BadRequest(f"input {next(spec for spec in signature.inputs if spec.name not in named)} is missing")
+    raw = {} if binary is None else _raw(named, binary)
     return [_tensor(named[spec.name], spec, raw.get(spec.name)) for spec in signature.inputs]
 
 
-def _raw(named: dict[str, dict[str, Any]], binary: memoryview, has_binary: bool) -> dict[str, memoryview]:
+def _raw(named: dict[str, dict[str, Any]], binary: memoryview) -> dict[str, memoryview]:
     """Each input's part of the binary data, which has them in the order of the request."""
-    if not has_binary:
-        return {}
     raw, at = {}, 0
     for name, entry in named.items():
         size = _parameters(entry, f"input {_quote(name)}").get(_BINARY)
@@ -111,72 +109,72 @@ def _raw(named: dict[str, dict[str, Any]], binary: memoryview, has_binary: bool)
 
 
 def _tensor(entry: dict[str, Any], spec: TensorSpec, raw: memoryview | None) -> Array:
-    what = f"input {spec.name!r}"
     if (datatype := entry.get("datatype")) != spec.datatype:
-        raise BadRequest(f"{what} has datatype {_quote(datatype)}, the model takes {spec.datatype}")
+        raise BadRequest(f"{_what(spec)} has datatype {_quote(datatype)}, the model takes {spec.datatype}")
     shape = entry.get("shape")
-    if not isinstance(shape, list) or not all(type(size) is int for size in shape):
-        raise BadRequest(f"{what} has shape {_quote(shape)}; it must be a list of integers that fits {spec.shape}")
-    if not _fits(shape, spec):
-        raise BadRequest(f"{what} has shape {_quote(shape)}, the model takes {_shape(spec)}")
+    if not isinstance(shape, list) or not _fits(shape, spec.dims):
+        raise BadRequest(_misfit(shape, spec))
     if raw is not None:
-        return _of_bytes(raw, shape, spec, what)
+        return _of_bytes(raw, shape, spec)
     if "data" not in entry:
-        if _BINARY in _parameters(entry, what):
-            raise BadRequest(f"{what} is sent as binary data: say where it begins (Inference-Header-Content-Length)")
-        raise BadRequest(f'{what} has no "data"')
+        if _BINARY in _parameters(entry, _what(spec)):
+            raise BadRequest(
+                f"{_what(spec)} is sent as binary data: say where it begins (Inference-Header-Content-Length)"
+            )
+        raise BadRequest(f'{_what(spec)} has no "data"')
     if not isinstance(entry["data"], list):
-        raise BadRequest(f'{what}: "data" must be a list of {spec.datatype} values')
-    return _array(entry["data"], shape, spec, what)
+        raise BadRequest(f'{_what(spec)}: "data" must be a list of {spec.datatype} values')
+    return _of_list(entry["data"], shape, spec)
 
 
-def _fits(shape: Sequence[int], spec: TensorSpec) -> bool:
-    return len(shape) == len(spec.dims) and all(
-        dim.low <= size <= dim.high if dim.dynamic else size == dim.size
-        for size, dim in zip(shape, spec.dims, strict=True)
-    )
+def _what(spec: TensorSpec) -> str:
+    return f"input {spec.name!r}"
 
 
-def _array(data: list[Any], shape: list[int], spec: TensorSpec, what: str) -> Array:
+def _fits(shape: list[Any], dims: Sequence[Dim]) -> bool:
+    if len(shape) != len(dims):
+        return False
+    for size, dim in zip(shape, dims, strict=True):
+        if type(size) is not int or not (dim.low <= size <= dim.high if dim.size < 0 else size == dim.size):
+            return False
+    return True
+
+
+def _misfit(shape: Any, spec: TensorSpec) -> str:
+    if not isinstance(shape, list) or not all(type(size) is int for size in shape):
+        return f"{_what(spec)} has shape {_quote(shape)}; it must be a list of integers that fits {spec.shape}"
+    return f"{_what(spec)} has shape {_quote(shape)}, the model takes {_shape(spec)}"
+
+
+def _of_list(data: list[Any], shape: list[int], spec: TensorSpec) -> Array:
     want = ARRAYS[spec.datatype]
     try:
         array = _parsed(data, want)
     except ValueError:
-        raise BadRequest(f"{what}: the lists in its data have unequal lengths") from None
-    if array.dtype.kind not in {"b": "b", "f": "iuf"}.get(want.kind, "iu") and array.size:
-        raise BadRequest(f"{what}: its data must be {_WORDS[want.kind]} that fit {spec.datatype}, and nothing else")
-    size = math.prod(shape)
-    if array.size != size or (array.ndim != 1 and list(array.shape) != shape):
-        got = list(array.shape) if array.ndim != 1 else f"{array.size} values"
-        raise BadRequest(f"{what}: its data has {got}, the shape {shape} needs {size}, flat or nested alike")
+        raise BadRequest(f"{_what(spec)}: the lists in its data have unequal lengths") from None
+    size = array.size
+    if array.dtype.kind not in _KINDS[want.kind] and size:
+        words = f"must be {_WORDS[want.kind]} that fit {spec.datatype}, and nothing else"
+        raise BadRequest(f"{_what(spec)}: its data {words}")
+    if size != math.prod(shape) or (array.ndim != 1 and list(array.shape) != shape):
+        got = list(array.shape) if array.ndim != 1 else f"{size} values"
+        needs = f"the shape {shape} needs {math.prod(shape)}, flat or nested alike"
+        raise BadRequest(f"{_what(spec)}: its data has {got}, {needs}")
     if want.kind in "iu" and size:
         bounds = np.iinfo(want)
         if int(array.min()) < bounds.min or int(array.max()) > bounds.max:
-            raise BadRequest(f"{what}: its data goes beyond {spec.datatype}, which is {bounds.min} to {bounds.max}")
+            words = f"goes beyond {spec.datatype}, which is {bounds.min} to {bounds.max}"
+            raise BadRequest(f"{_what(spec)}: its data {words}")
     with np.errstate(over="ignore"):
         cast = array.astype(want).reshape(shape)
     if want.kind == "f" and not np.isfinite(cast).all():
-        raise BadRequest(f"{what}: its data goes beyond {spec.datatype}")
+        raise BadRequest(f"{_what(spec)}: its data goes beyond {spec.datatype}")
     return cast
 
 
-def _of_bytes(raw: memoryview, shape: list[int], spec: TensorSpec, what: str) -> Array:
-    width = _width(spec)
-    if len(raw) != (size := math.prod(shape) * width):
-        raise BadRequest(f"{what}: its binary data has {len(raw)} bytes, {spec.datatype} {shape} needs {size}")
-    if spec.datatype == "BF16":
-        wide = np.frombuffer(raw, "<u2").astype(np.uint32) << 16
-        return wide.view(np.float32).reshape(shape)
-    want = ARRAYS[spec.datatype]
-    if want.kind == "b" and (np.frombuffer(raw, np.uint8) > 1).any():
-        raise BadRequest(f"{what}: its binary data must be bytes of 0 and 1")
-    # A copy: torch takes no array that must not be written to, and rows of a batch are copied together anyway.
-    return np.frombuffer(raw, want.newbyteorder("<")).astype(want).reshape(shape)
-
-
-def _width(spec: TensorSpec) -> int:
-    """Bytes of a value on the wire."""
-    return 2 if spec.datatype == "BF16" else ARRAYS[spec.datatype].itemsize
+# What JSON's values may become on their way to an array of this kind.
+_KINDS = {"b": "b", "f": "iuf", "i": "iu", "u": "iu"}
+_WORDS = {"b": "true and false", "f": "numbers", "i": "integers", "u": "integers"}
 
 
 def _parsed(data: list[Any], want: np.dtype[Any]) -> Array:
@@ -189,24 +187,43 @@ def _parsed(data: list[Any], want: np.dtype[Any]) -> Array:
     return array
 
 
-_WORDS = {"b": "true and false", "f": "numbers", "i": "integers", "u": "integers"}
+def _of_bytes(raw: memoryview, shape: list[int], spec: TensorSpec) -> Array:
+    if len(raw) != (size := math.prod(shape) * _width(spec)):
+        raise BadRequest(f"{_what(spec)}: its binary data has {len(raw)} bytes, {spec.datatype} {shape} needs {size}")
+    if spec.datatype == "BF16":
+        wide = np.frombuffer(raw, "<u2").astype(np.uint32) << 16
+        return wide.view(np.float32).reshape(shape)
+    want = ARRAYS[spec.datatype]
+    if want.kind == "b" and (np.frombuffer(raw, np.uint8) > 1).any():
+        raise BadRequest(f"{_what(spec)}: its binary data must be bytes of 0 and 1")
+    # A copy: torch takes no array that must not be written to, and rows of a batch are copied together anyway.
+    return np.frombuffer(raw, want.newbyteorder("<")).astype(want).reshape(shape)
+
+
+def _width(spec: TensorSpec) -> int:
+    """Bytes of a value on the wire."""
+    return 2 if spec.datatype == "BF16" else ARRAYS[spec.datatype].itemsize
 
 
 def _check_symbols(inputs: list[Array], signature: Signature) -> None:
     seen: dict[str, tuple[int, str]] = {}
     for spec, array in zip(signature.inputs, inputs, strict=True):
         for i, (dim, size) in enumerate(zip(spec.dims, array.shape, strict=True)):
-            if not dim.dynamic or not dim.symbol:
+            if not dim.dynamic or dim.symbol not in signature.shared:
                 continue
             first, where = seen.setdefault(dim.symbol, (size, f"dimension {i} of {spec.name!r}"))
             if first != size:
                 raise BadRequest(f"dimension {i} of {spec.name!r} is {size}, {where} is {first}: they must be equal")
 
 
-def _wanted(outputs: Any, signature: Signature, all_binary: bool) -> tuple[list[int], frozenset[int]]:
-    places = {spec.name: i for i, spec in enumerate(signature.outputs)}
+_NONE: frozenset[int] = frozenset()
+
+
+def _wanted(outputs: Any, signature: Signature, all_binary: bool) -> tuple[Sequence[int], frozenset[int]]:
     if not outputs:
-        return list(places.values()), frozenset(places.values() if all_binary else ())
+        everything = range(len(signature.outputs))
+        return everything, frozenset(everything) if all_binary else _NONE
+    places = {spec.name: i for i, spec in enumerate(signature.outputs)}
     if not isinstance(outputs, list):
         raise BadRequest('"outputs" must be a list of objects with a name')
     wanted: dict[str, int] = {}

@@ -5,6 +5,7 @@ Data only. `description` reads one from `moorage.yaml`, `model` from a program, 
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,17 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    @property
+    @cached_property
+    def input_names(self) -> frozenset[str]:
+        return frozenset(spec.name for spec in self.inputs)
+
+    @cached_property
+    def shared(self) -> frozenset[str]:
+        """Symbols of input dimensions that must have equal sizes."""
+        found = [dim.symbol for tensor in self.inputs for dim in tensor.dims if dim.dynamic and dim.symbol]
+        return frozenset(symbol for symbol in found if found.count(symbol) > 1)
+
+    @cached_property
     def batch(self) -> Dim | None:
         """The first dimension, where rows of several requests may go through the model together; else None."""
         tensors = (*self.inputs, *self.outputs)

@@ -49,7 +49,7 @@ def test_flat_and_nested_data_are_the_same() -> None:
 def test_id_and_selected_outputs() -> None:
     request = parse({"id": "a-1", "inputs": [tensor()], "outputs": [{"name": "label"}]})
     assert (request.id, request.outputs) == ("a-1", [1])
-    assert parse({"inputs": [tensor()]}).outputs == [0, 1]
+    assert list(parse({"inputs": [tensor()]}).outputs) == [0, 1]
     assert parse({"inputs": [tensor()], "outputs": []}).outputs == [0, 1]
 
 

@@ -1,0 +1,135 @@
+"""`make bench-server`: the torch server on one core under load from another, against two limits of the same run.
+
+The limits: its own HTTP edge answering a constant, and the bare forward pass in the largest batch. All that the server
+does for a user is on: validation, metrics, limits, the sampled access log.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench import models, page, report, usage, wrk
+from bench.report import Row, at_least, at_most, told
+from cluster.progress import Progress
+
+ROOT = Path(__file__).parents[2]
+BATCH = 64
+
+
+@contextlib.contextmanager
+def pinned(*argv: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A server on its core."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'images/torch'}:{ROOT / 'tests'}", **(env or {})}
+    process = subprocess.Popen(
+        ["taskset", "-c", str(wrk.SERVER_CORE), *argv], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def served(model: Path, **env: str) -> Iterator[tuple[int, str, float]]:
+    """Process, address of `infer`, and seconds from its start until it was ready."""
+    settings = {
+        "MOORAGE_MODEL_PATH": str(model), "MOORAGE_MODEL_NAME": "m", "MOORAGE_HTTP_PORT": "0",
+        "MOORAGE_METRICS_PORT": "0", "MOORAGE_MAX_BATCH_SIZE": str(BATCH), **env,
+    }  # fmt: skip
+    begin = time.perf_counter()
+    with pinned(sys.executable, "-m", "moorage_server", env=settings) as process:
+        assert process.stdout is not None
+        port = 0
+        for line in process.stdout:
+            event = json.loads(line)
+            port = event.get("http") or port
+            if event["event"] == "ready":
+                break
+        else:
+            raise AssertionError("the server ended")
+        # Nobody reads its log from here on: it must not fill the pipe.
+        subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)
+        yield process.pid, f"http://127.0.0.1:{port}/v2/models/m/infer", time.perf_counter() - begin
+
+
+def hello_limit(connections: int) -> wrk.Run:
+    body, headers = models.CASES["mlp"].request(binary=False)
+    with pinned(sys.executable, "-m", "bench.hello") as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        return wrk.load(process.pid, f"http://127.0.0.1:{port}/", body, headers, connections=connections)
+
+
+def forward_limit(folder: Path, name: str) -> float:
+    program = (
+        f"import pathlib; from bench.models import CASES, rows_per_second; "
+        f"print(max(rows_per_second(pathlib.Path({str(folder)!r}), CASES[{name!r}], rows) for rows in (8, {BATCH})))"
+    )
+    with pinned(sys.executable, "-c", program) as process:
+        out, _ = process.communicate(timeout=300)
+    return float(out.splitlines()[-1])
+
+
+def main() -> None:
+    progress = Progress()
+    rows: list[Row] = []
+    runs: dict[str, dict[str, float]] = {}
+
+    def kept(name: str, run: wrk.Run) -> wrk.Run:
+        runs[name] = {key: report.rounded(value) or 0.0 for key, value in vars(run).items()}
+        return run
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, case in models.CASES.items():
+            case.export(Path(folder, name))
+        with progress.step("the limit of the HTTP edge"):
+            hello = kept("hello c=64", hello_limit(64))
+        for name, case in models.CASES.items():
+            with progress.step(f"{name}: bare forward"):
+                limit = forward_limit(Path(folder, name), name)
+            rows.append(told(f"{name}, bare forward in batches", limit, "rows/s"))
+            with served(Path(folder, name)) as (pid, url, seconds):
+                if name == "mlp":
+                    rows.append(at_most("mlp, start to ready", 2.5, seconds, "s"))
+                    rows.append(at_most("mlp, memory when ready", 350, usage.memory_mib(pid), "MiB"))
+                for binary in (False, True):
+                    body, headers = case.request(binary=binary)
+                    for connections in (1, 16, 64, 512):
+                        what = f"{name} {'binary' if binary else 'JSON'} c={connections}"
+                        with progress.step(what):
+                            kept(what, wrk.load(pid, url, body, headers, connections=connections))
+            rows += judged(name, runs, hello, limit)
+    report.finish("server", rows, {"torch": report.installed("torch")}, runs=runs)
+    page.write()
+
+
+def judged(name: str, runs: dict[str, dict[str, float]], hello: wrk.Run, limit: float) -> list[Row]:
+    json_, binary = runs[f"{name} JSON c=64"], runs[f"{name} binary c=64"]
+    broken = sum(run["broken"] + run["refused"] for what, run in runs.items() if what.startswith(f"{name} "))
+    found = [at_most(f"{name}, requests without a good answer", 0, broken, "")]
+    if name == "mlp":
+        share = json_["per_second"] / hello.per_second
+        found += [
+            told("bare HTTP limit of the edge, c=64", hello.per_second, "req/s"),
+            told("mlp JSON, c=64", json_["per_second"], "req/s"),
+            at_least("mlp JSON, c=64, of the bare HTTP limit", 0.40, share, ""),
+            at_most("mlp JSON, c=64, p99", 5, json_["p99"], "ms"),
+        ]
+    if name == "conv":
+        found.append(told("conv binary, c=64", binary["per_second"], "req/s"))
+        found.append(at_least("conv binary, c=64, of the bare forward", 0.45, binary["per_second"] / limit, ""))
+    if name == "transformer":
+        found.append(told("transformer binary, c=64", binary["per_second"], "req/s"))
+        found.append(at_least("transformer, c=64, of the bare forward", 0.90, binary["per_second"] / limit, ""))
+    return found
+
+
+if __name__ == "__main__":
+    main()
