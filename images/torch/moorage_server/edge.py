@@ -46,13 +46,15 @@ class Route:
     probe: bool = False
 
 
-@dataclass(slots=True)
 class State:
     """What the edge knows of a request on its way."""
 
-    route: Route
-    asked: protocol.InferRequest | None = None
-    job: Job | None = None
+    __slots__ = ("asked", "job", "route")
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.asked: protocol.InferRequest | None = None
+        self.job: Job | None = None
 
 
 @dataclass(slots=True)
@@ -63,7 +65,7 @@ class Edge:
     metrics: Metrics
     serving: Serving | None = None
     draining: bool = False
-    last_request: float = 0.0  # of inference, by time.monotonic(); probes are not what a drain waits for
+    last_request: float = 0.0  # of inference, by time.perf_counter(); probes are not what a drain waits for
     _routes: dict[bytes, Route] = field(init=False)
     _access: AccessLog = field(init=False)
     _log: Any = field(init=False)
@@ -95,8 +97,8 @@ class Edge:
             refusal = self._refused(request, route)
         request.state = State(route)
         if route.infers:
-            self.last_request = time.monotonic()
-            self.metrics.in_flight.turn(+1)
+            self.last_request = request.began
+            self.metrics.in_flight.begin(request.began)
         return refusal
 
     def call(self, request: Request) -> Response | None:
@@ -108,16 +110,17 @@ class Edge:
 
     def done(self, request: Request, status: int, said: str) -> None:
         state: State | None = request.state
-        seconds = time.perf_counter() - request.began if request.began else 0.0
+        now = time.perf_counter()
+        seconds = now - request.began if request.began else 0.0
         if state is not None and state.route.infers:
             if status == CLIENT_GONE and state.job is not None and self.serving is not None:
                 self.serving.engine.cancel(state.job)
-            self.metrics.in_flight.turn(-1)
+            self.metrics.in_flight.end(request.began, seconds)
             self.metrics.answered(status, seconds)
-            self.last_request = time.monotonic()
+            self.last_request = now
         if state is not None and state.route.probe and self.settings.log_level != "debug":
             return
-        if not self._access.wanted(status):
+        if not self._access.wanted(status, now):
             return
         more: dict[str, Any] = {"bytes": request.size}
         if state is not None and state.asked is not None:

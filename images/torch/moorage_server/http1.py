@@ -22,7 +22,7 @@ CLIENT_GONE = 499
 
 _SWEEP_SECONDS = 0.25
 _HEAD_BYTES = 32 * 1024
-_HEADERS = 100
+_EACH_HEADER = 64  # bytes that a header costs besides its own: many small ones are large, too
 # Of requests that came before the answer to the first: no more is read until there is room.
 _PIPELINED = 16
 # A refused body up to this size is read and thrown away, so that its connection stays of use.
@@ -65,6 +65,10 @@ class Response:
 def error(status: int, message: str, headers: str = "", *, close: bool = False) -> Response:
     """As the Open Inference Protocol says what went wrong."""
     return Response(status, orjson.dumps({"error": message}), headers, close=close, error=message)
+
+
+def _head_too_large() -> Response:
+    return error(431, f"the head is larger than {_HEAD_BYTES} bytes")
 
 
 class Request:
@@ -188,7 +192,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         self._door, self._limits, self._app, self._now = door, door.limits, door.application, loop.time
         self._parser = httptools.HttpRequestParser(self)
-        self._reading, self._stage, self._head_bytes = _IDLE, 0, 0
+        self._reading, self._stage = _IDLE, 0
+        self._head_bytes = self._unparsed = 0
         self._request: Request | None = None  # that is being read
         self._parts: list[bytes] = []
         self._waiting: deque[Request] = deque()
@@ -209,9 +214,6 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             return
         stage = self._stage
-        if self._reading == _IDLE:
-            self._head_bytes = 0
-        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -222,8 +224,11 @@ class Connection(asyncio.Protocol):
             self._close_with(failed.__context__.response)
         except httptools.HttpParserError as failed:
             self._close_with(error(400, f"this is no HTTP/1.1: {failed}"))
-        if self._reading == _HEAD and self._head_bytes > _HEAD_BYTES and not self._deaf:
-            self._close_with(error(431, f"the head is larger than {_HEAD_BYTES} bytes"))
+        if self._reading == _HEAD and self._stage == stage and not self._deaf:
+            # The parser keeps a header to itself until it has all of it.
+            self._unparsed += len(data)
+            if self._unparsed > 2 * _HEAD_BYTES:
+                self._close_with(_head_too_large())
         if self._reading != _IDLE and self._stage != stage and self._current is None and not self._hung_up:
             self._rest()
 
@@ -252,16 +257,20 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._reading, self._request, self._parts = _HEAD, Request(self), []
+        self._head_bytes = self._unparsed = 0
         self._stage += 1
 
     def on_url(self, url: bytes) -> None:
         self._read.target += url
+        self._head_bytes += len(url)
+        if self._head_bytes > _HEAD_BYTES:
+            raise _Refused(_head_too_large())
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        headers = self._read.headers
-        headers[name.lower()] = value
-        if len(headers) > _HEADERS:
-            raise _Refused(error(431, f"there are more than {_HEADERS} headers"))
+        self._read.headers[name.lower()] = value
+        self._head_bytes += len(name) + len(value) + _EACH_HEADER
+        if self._head_bytes > _HEAD_BYTES:
+            raise _Refused(_head_too_large())
 
     def on_headers_complete(self) -> None:
         request = self._read
@@ -275,12 +284,14 @@ class Connection(asyncio.Protocol):
             raise _Refused(error(400, "a request of HTTP/1.1 must have a Host header"))
         length = int(request.headers.get(b"content-length", 0))
         request.refusal = self._app.head(request) or self._too_much(length, length)
-        expected = request.headers.get(b"expect", b"").lower()
-        if expected not in (b"", b"100-continue"):
-            raise _Refused(error(417, "of Expect only 100-continue is known"))
+        expected = request.headers.get(b"expect")
         if request.refusal is not None and (expected or request.refusal.close or length > _SWALLOWED):
             raise _Refused(request.refusal)
-        if expected and self._current is None:
+        if expected is None:
+            return
+        if expected.lower() != b"100-continue":
+            raise _Refused(error(417, "of Expect only 100-continue is known"))
+        if self._current is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
@@ -289,7 +300,8 @@ class Connection(asyncio.Protocol):
         refusal = request.refusal or self._too_much(request.size, len(body))
         if refusal is None:
             self._parts.append(body)
-            self._hold(request, len(body))
+            request.held += len(body)
+            self._door.held += len(body)
         elif refusal.close or request.size > _SWALLOWED:
             raise _Refused(refusal)
 
@@ -363,8 +375,8 @@ class Connection(asyncio.Protocol):
 
     def _send(self, request: Request, response: Response) -> None:
         self._current = None
-        self._hold(request, -request.held)
-        request.body = b""
+        self._door.held -= request.held
+        request.held, request.body = 0, b""
         # Who sent more before it was told is answered that, too.
         keep = request.keep_alive and not response.close and (not self._door.last_answers or bool(self._waiting))
         body = response.body

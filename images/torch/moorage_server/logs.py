@@ -7,8 +7,6 @@ before it.
 import json
 import logging
 import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -49,19 +47,28 @@ class AccessLog:
 
     PER_SECOND = 10
 
-    def __init__(self, level: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, level: str) -> None:
         self._log: Any = structlog.get_logger()
         self._all = level == "debug"
         self._good = level in ("debug", "info")
-        self._clock = clock
-        self._second = {True: -1, False: -1}
+        self._second = {True: -1.0, False: -1.0}
         self._written = {True: 0, False: 0}
         self._left_out = {True: 0, False: 0}
 
-    def wanted(self, status: int) -> bool:
-        """Whether this request gets a line; asked once for each, as those that get none are counted."""
+    def wanted(self, status: int, now: float) -> bool:
+        """Whether this request gets a line; asked once for each, as those that get none are counted. `now`: seconds."""
         good = status < 400
-        return (self._good or not good) and (self._all or self._may(good))
+        if self._all:
+            return True
+        if good and not self._good:
+            return False
+        if now >= self._second[good] + 1:
+            self._second[good], self._written[good] = now, 0
+        elif self._written[good] >= self.PER_SECOND:
+            self._left_out[good] += 1
+            return False
+        self._written[good] += 1
+        return True
 
     def write(self, status: int, method: str, path: str, seconds: float, **more: Any) -> None:
         good = status < 400
@@ -70,16 +77,6 @@ class AccessLog:
             self._left_out[good] = 0
         write = self._log.info if good else self._log.warning
         write("request", method=method, path=path[:200], status=status, milliseconds=round(seconds * 1000, 3), **more)
-
-    def _may(self, good: bool) -> bool:
-        second = int(self._clock())
-        if second != self._second[good]:
-            self._second[good], self._written[good] = second, 0
-        if self._written[good] >= self.PER_SECOND:
-            self._left_out[good] += 1
-            return False
-        self._written[good] += 1
-        return True
 
 
 def _drop_trace(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -245,7 +245,7 @@ MALFORMED = {
     "a length beyond all numbers": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n",
     "a chunk size that is none": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nab\r\n",
     "a zero byte": b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "many headers": get("/", *(f"X-{i}: y" for i in range(200))),
+    "many headers": get("/", *(f"X-{i}: y" for i in range(600))),
     "a long header": get("/", "X: " + "y" * 400_000),
     "a long path": get("/" + "y" * 400_000),
 }  # fmt: skip
@@ -274,6 +274,16 @@ async def test_a_head_that_never_ends_is_bounded_in_size() -> None:
                 await client.send(b"y" * 4096)
                 await asyncio.sleep(0.001)
         assert (await client.answer())[0] == 431
+
+
+async def test_a_large_body_counts_for_no_head() -> None:
+    async with opened() as world:
+        client = await world.client()
+        data = post(b"x" * 99_000) + get("/next", "X: " + "y" * 20_000)
+        await client.send(data[:110_000])
+        await asyncio.sleep(0.05)
+        await client.send(data[110_000:])
+        assert [(await client.answer())[0] for _ in range(2)] == [200, 200]
 
 
 async def test_a_client_that_goes_is_known_to_have_gone() -> None:

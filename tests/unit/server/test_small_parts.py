@@ -23,26 +23,24 @@ def test_the_integral_of_requests_in_flight() -> None:
     clock = Clock()
     in_flight = InFlight(clock)
     clock.now = 10  # nothing for ten seconds
-    in_flight.turn(+1)
+    in_flight.begin(10)
     clock.now = 12  # one for two
-    in_flight.turn(+1)
+    in_flight.begin(12)
     clock.now = 15  # two for three
     assert (in_flight.now, in_flight.seconds) == (2, 8)
-    assert not in_flight.none.is_set()
-    in_flight.turn(-1)
+    in_flight.end(10, 5)
     clock.now = 16
     assert in_flight.seconds == 9
-    in_flight.turn(-1)
+    in_flight.end(12, 4)
     clock.now = 99
     assert (in_flight.now, in_flight.seconds) == (0, 9)
-    assert in_flight.none.is_set()
 
 
-def written(level: str, statuses: list[int], clock: Clock | None = None) -> list[dict[str, Any]]:
+def written(level: str, statuses: list[int]) -> list[dict[str, Any]]:
     with structlog.testing.capture_logs() as lines:
-        log = AccessLog(level, clock or Clock())
+        log = AccessLog(level)
         for status in statuses:
-            if log.wanted(status):
+            if log.wanted(status, 0.0):
                 log.write(status, "POST", "/v2/models/m/infer", 0.001)
     return [dict(line) for line in lines]
 
@@ -56,12 +54,10 @@ def test_the_access_log_writes_some_of_each_second() -> None:
 
 
 def test_the_access_log_says_how_many_it_left_out() -> None:
-    clock = Clock()
     with structlog.testing.capture_logs() as lines:
-        log = AccessLog("info", clock)
+        log = AccessLog("info")
         for moment in [0.0] * 15 + [1.5]:
-            clock.now = moment
-            if log.wanted(200):
+            if log.wanted(200, moment):
                 log.write(200, "POST", "/", 0.001)
     assert "left_out" not in lines[9]
     assert lines[10]["left_out"] == 5
