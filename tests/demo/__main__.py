@@ -168,7 +168,7 @@ def main() -> int:
         return 1
     console.print(f"[bold green]done[/bold green] in {time.monotonic() - start:.0f} s. Go on playing:")
     console.print(
-        f"  export KUBECONFIG={cluster.kubeconfig}\n"
+        f"  export KUBECONFIG={cluster.kubeconfig}    # `make cluster-up` prints a line for PATH, too\n"
         "  kubectl get mdep,tjob            kubectl describe mdep digits\n"
         "  kubectl explain mdep.spec.runtime.torch\n"
         "  kubectl scale mdep digits-triton --replicas=2\n"

@@ -72,7 +72,11 @@ def serve(run_dir: Path, port: int) -> ThreadingHTTPServer:
         def log_message(self, *args: object) -> None:
             """The operator asks every few seconds; the pod's log is for the training."""
 
-    server = ThreadingHTTPServer(("", port), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that hangs up before its answer is nobody's trouble, least of all the training's."""
+
+    server = Server(("", port), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server

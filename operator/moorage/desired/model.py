@@ -13,6 +13,8 @@ from moorage.desired.meta import Manifest
 __all__ = ["Placed", "ResolvedModel", "Waiting", "place", "resolve"]
 
 _FETCHED = "/mnt/model/artifact"
+# Reasons of a training that goes well.
+_ON_THE_WAY = {None, "", "Creating", "Scheduling", "ContainerCreating", "FetchingModel", "Starting", "Running"}
 
 
 def resolve(md: ModelDeployment, training_jobs: list[dict[str, Any]]) -> ResolvedModel | Waiting:
@@ -94,8 +96,17 @@ def _waiting(wanted: dict[str, str], matching: list[dict[str, Any]]) -> Waiting:
     labels = ",".join(f"{key}={value}" for key, value in sorted(wanted.items()))
     if not matching:
         return Waiting("WaitingForTraining", f"no TrainingJob with the labels {labels}")
-    names = ", ".join(sorted(job["metadata"]["name"] for job in matching)[:5])
-    return Waiting("WaitingForTraining", f"no TrainingJob with the labels {labels} has succeeded yet: {names}")
+    told = ", ".join(sorted(_how_far(job) for job in matching)[:5])
+    return Waiting("WaitingForTraining", f"no TrainingJob with the labels {labels} has succeeded yet: {told}")
+
+
+def _how_far(job: dict[str, Any]) -> str:
+    """Its name, and what keeps it where it is not just on its way."""
+    name = str(job["metadata"]["name"])
+    ended = find((job.get("status") or {}).get("conditions"), "Succeeded")
+    if ended is None or ended.get("reason") in _ON_THE_WAY:
+        return name
+    return f"{name} ({ended.get('reason')}: {str(ended.get('message') or '')[:200]})"
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class _State:
     succeeded: Text
     running: Text
     capacity: Text
-    stalled: Text = ("False", "NotStalled", "nobody has to change anything")
+    stalled: Text = ("False", "NotStalled", "the spec need not change")
 
 
 def compute(tj: TrainingJob, observed: TrainingObserved, now: str) -> dict[str, Any]:

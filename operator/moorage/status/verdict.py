@@ -77,7 +77,7 @@ def progressing(state: Verdict) -> Text:
 def stalled(state: Verdict) -> Text:
     if state.final:
         return "True", state.reason, state.message
-    return "False", "NotStalled", "nobody has to change anything"
+    return "False", "NotStalled", "the spec need not change"
 
 
 def model_loaded(observed: ServingObserved, seen: Rollout, trouble: list[Finding]) -> Text:

@@ -66,6 +66,15 @@ def test_waiting_says_for_what() -> None:
     assert running == Waiting("WaitingForTraining", "no TrainingJob with the labels model=d has succeeded yet: a, b")
 
 
+def test_waiting_says_what_keeps_a_training() -> None:
+    stuck = job("b", done=None)
+    secret = {"type": "Succeeded", "status": "Unknown", "reason": "SecretNotFound", "message": 'secret "s" not found'}
+    stuck["status"] = {**stuck.get("status", {}), "conditions": [secret]}
+    waiting = resolve(deployment(FOLLOW), [stuck, job("a", done=None)])
+    assert isinstance(waiting, Waiting)
+    assert waiting.message.endswith('has succeeded yet: a, b (SecretNotFound: secret "s" not found)')
+
+
 def test_a_deleted_training_does_not_take_its_model_out_of_service() -> None:
     first = resolve(deployment(FOLLOW), [job("a")])
     assert isinstance(first, ResolvedModel)
