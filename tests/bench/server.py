@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 from bench import models, page, report, usage, wrk
 from bench.report import Row, at_least, at_most, told
@@ -23,12 +24,12 @@ BATCH = 64
 
 
 @contextlib.contextmanager
-def pinned(*argv: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+def pinned(
+    *argv: str, env: dict[str, str] | None = None, log: IO[str] | int = subprocess.PIPE
+) -> Iterator[subprocess.Popen[str]]:
     """A server on its core."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'images/torch'}:{ROOT / 'tests'}", **(env or {})}
-    process = subprocess.Popen(
-        ["taskset", "-c", str(wrk.SERVER_CORE), *argv], env=environment, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(["taskset", "-c", str(wrk.SERVER_CORE), *argv], env=environment, stdout=log, text=True)
     try:
         yield process
     finally:
@@ -44,18 +45,18 @@ def served(model: Path, **env: str) -> Iterator[tuple[int, str, float]]:
         "MOORAGE_METRICS_PORT": "0", "MOORAGE_MAX_BATCH_SIZE": str(BATCH), **env,
     }  # fmt: skip
     begin = time.perf_counter()
-    with pinned(sys.executable, "-m", "moorage_server", env=settings) as process:
-        assert process.stdout is not None
-        port = 0
-        for line in process.stdout:
-            event = json.loads(line)
-            port = event.get("http") or port
-            if event["event"] == "ready":
-                break
-        else:
-            raise AssertionError("the server ended")
-        # Nobody reads its log from here on: it must not fill the pipe.
-        subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        pinned(sys.executable, "-m", "moorage_server", env=settings, log=log) as process,
+    ):
+        events: dict[str, dict[str, Any]] = {}
+        while "ready" not in events:
+            if process.poll() is not None:
+                raise AssertionError("the server ended")
+            time.sleep(0.02)
+            log.seek(0)
+            events = {event["event"]: event for event in map(json.loads, log.read().splitlines())}
+        port = events["listening"]["http"]
         yield process.pid, f"http://127.0.0.1:{port}/v2/models/m/infer", time.perf_counter() - begin
 
 

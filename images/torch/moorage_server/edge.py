@@ -115,6 +115,7 @@ class Edge:
         if state is not None and state.route.infers:
             if status == CLIENT_GONE and state.job is not None and self.serving is not None:
                 self.serving.engine.cancel(state.job)
+            state.job = None  # it knows this request: arrays must not wait for the garbage collector
             self.metrics.in_flight.end(request.began, seconds)
             self.metrics.answered(status, seconds)
             self.last_request = now

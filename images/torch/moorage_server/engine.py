@@ -85,7 +85,8 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._running = self._soon = self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
-        self._seconds = 1.0  # of a forward pass, the mean of late
+        # The means of late, of a batch: from them it is told how long the next one will take.
+        self._seconds, self._size = 1.0, 1.0  # size: numbers in its inputs
         self._broken: asyncio.Future[None] = self._loop.create_future()
 
     @property
@@ -126,7 +127,7 @@ class Engine:
         self._stopped = True
         waiting, self._waiting, self._waiting_rows = self._waiting, deque(), 0
         for job in waiting:
-            job.done(Stopped())
+            self._tell(job, Stopped())
 
     def _arrange(self) -> None:
         """Sees to it that a batch begins when its time has come."""
@@ -144,16 +145,16 @@ class Engine:
 
     def _batch(self) -> None:
         self._soon, self._timer = False, None
-        batch = self._take()
-        if not batch or self._running:
+        if self._running or not (batch := self._take()):
             return
-        if self._seconds > INLINE_SECONDS:
-            self._running = True
-            running = self._loop.run_in_executor(self._thread, self._timed, batch)
-            running.add_done_callback(lambda ran: self._ran(batch, ran))
-            return
+        size = sum(array.size for job in batch for array in job.inputs)
         try:
-            results = self._timed(batch)
+            if self._seconds * max(1.0, size / self._size) > INLINE_SECONDS:
+                running = self._loop.run_in_executor(self._thread, self._timed, batch, size)
+                self._running = True
+                running.add_done_callback(lambda ran: self._ran(batch, ran))
+                return
+            results = self._timed(batch, size)
         except BaseException as error:
             self._break(batch, error)
         else:
@@ -170,21 +171,28 @@ class Engine:
 
     def _deliver(self, batch: list[Job], results: list[Result]) -> None:
         for job, result in zip(batch, results, strict=True):
-            job.done(result)
+            self._tell(job, result)
         self._arrange()
+
+    def _tell(self, job: Job, result: Result) -> None:
+        try:
+            job.done(result)
+        except Exception as error:  # whoever waits for it must not be the trouble of the others
+            self._loop.call_exception_handler({"message": "an answer cannot be told", "exception": error})
 
     def _break(self, batch: list[Job], error: BaseException) -> None:
         """The model is of no more use, and so is the server."""
         for job in batch:
-            job.done(Stopped())
+            self._tell(job, Stopped())
         self.stop()
         if not self._broken.done():
             self._broken.set_exception(error)
 
-    def _timed(self, batch: list[Job]) -> list[Result]:
+    def _timed(self, batch: list[Job], size: int) -> list[Result]:
         began = time.perf_counter()
         results = self._run(batch)
         self._seconds += _WEIGHT * (time.perf_counter() - began - self._seconds)
+        self._size += _WEIGHT * (size - self._size)
         return results
 
     def _take(self) -> list[Job]:

@@ -8,6 +8,7 @@ import asyncio
 import time
 import zlib
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -67,6 +68,16 @@ def error(status: int, message: str, headers: str = "", *, close: bool = False) 
     return Response(status, orjson.dumps({"error": message}), headers, close=close, error=message)
 
 
+_ONCE = {b"host", b"transfer-encoding"}
+_UPGRADE = {b"upgrade", b"http2-settings", b"connection"}
+
+
+def _without_upgrade(request: "Request") -> bytes:
+    """Its head, as a client would have sent it that wishes for nothing else."""
+    kept = [name + b": " + value for name, value in request.headers.items() if name not in _UPGRADE]
+    return b"\r\n".join((request.method + b" " + request.target + b" HTTP/1.1", *kept, b"", b""))
+
+
 def _head_too_large() -> Response:
     return error(431, f"the head is larger than {_HEAD_BYTES} bytes")
 
@@ -82,7 +93,7 @@ class Request:
         self.method = self.target = b""
         self.headers: dict[bytes, bytes] = {}
         """By their names in lower case; of one that came twice, the last."""
-        self.body = b""
+        self.body: bytes | bytearray = b""
         self.size = 0
         """Bytes of the body as it came."""
         self.held = 0
@@ -98,8 +109,9 @@ class Request:
 
     @property
     def path(self) -> str:
-        """Without its query, and decoded."""
-        return unquote(self.target.partition(b"?")[0], errors="replace")
+        """Without its query, and decoded, but for a slash that is none between segments."""
+        raw = self.target.partition(b"?")[0]
+        return raw.decode("utf-8", "replace") if b"%2f" in raw.lower() else unquote(raw, errors="replace")
 
     def answer(self, response: Response) -> None:
         """Send it; nothing is sent where the client has gone."""
@@ -173,7 +185,14 @@ class Door:
             self._tell_date()
             now = loop.time()
             for connection in [one for one in self.connections if one.deadline <= now]:
-                connection.expired()
+                try:
+                    connection.expired()
+                except Exception as failed:
+                    self.broke(failed)
+
+    def broke(self, error: Exception) -> None:
+        """A fault of ours, which must not be anybody else's."""
+        asyncio.get_running_loop().call_exception_handler({"message": "a connection failed", "exception": error})
 
     def _tell_date(self) -> None:
         self.date = f"Date: {formatdate(usegmt=True)}\r\n".encode()
@@ -191,11 +210,12 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         self._door, self._limits, self._app, self._now = door, door.limits, door.application, loop.time
-        self._parser = httptools.HttpRequestParser(self)
-        self._reading, self._stage = _IDLE, 0
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        self._reading, self._stage, self._parts = _IDLE, 0, 0
         self._head_bytes = self._unparsed = 0
         self._request: Request | None = None  # that is being read
-        self._parts: list[bytes] = []
+        self._body: bytes | bytearray = b""
+        self._again = b""  # a head to be read once more, without its wish for another protocol
         self._waiting: deque[Request] = deque()
         self._current: Request | None = None  # that is with the application
         self._paused = self._blocked = False
@@ -213,24 +233,39 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        stage = self._stage
+        stage, parts = self._stage, self._parts
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._deaf = True  # it was answered as HTTP/1.1, which such clients take; what follows is not read
+            self._feed(data)
         except httptools.HttpParserCallbackError as failed:
             if not isinstance(failed.__context__, _Refused):
                 raise
             self._close_with(failed.__context__.response)
         except httptools.HttpParserError as failed:
             self._close_with(error(400, f"this is no HTTP/1.1: {failed}"))
-        if self._reading == _HEAD and self._stage == stage and not self._deaf:
-            # The parser keeps a header to itself until it has all of it.
+        if self._reading != _IDLE and (self._stage, self._parts) == (stage, parts) and not self._deaf:
+            # The parser keeps a header to itself until it has all of it, and so what frames chunks.
             self._unparsed += len(data)
             if self._unparsed > 2 * _HEAD_BYTES:
                 self._close_with(_head_too_large())
-        if self._reading != _IDLE and self._stage != stage and self._current is None and not self._hung_up:
+        if self._reading != _IDLE and self._stage != stage and self._current is None:
             self._rest()
+
+    def _feed(self, data: bytes) -> None:
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self._again:  # CONNECT: it has been refused, and what follows is no HTTP
+                self._deaf = True
+                return
+            # A server may decline, but the parser has left the body out.
+            head, self._again = self._again, b""
+            self._parser = httptools.HttpRequestParser(self)
+            self._feed(head + data[upgrade.args[0] :])
+
+    def eof_received(self) -> None:
+        """It closes by itself, once what was written is sent: for that it has as long as for a body."""
+        self.deadline = self._now() + self._limits.body_seconds
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._door.connections.discard(self)
@@ -238,6 +273,8 @@ class Connection(asyncio.Protocol):
         gone = [one for one in (self._current, *self._waiting, self._request) if one is not None]
         self._current = self._request = None
         self._waiting.clear()
+        # The parser knows this connection: not to be found by the garbage collector, some time later.
+        self._body, self._parser = b"", None
         for request in gone:
             self._gone(request)
 
@@ -256,7 +293,7 @@ class Connection(asyncio.Protocol):
     # From the parser.
 
     def on_message_begin(self) -> None:
-        self._reading, self._request, self._parts = _HEAD, Request(self), []
+        self._reading, self._request, self._body = _HEAD, Request(self), b""
         self._head_bytes = self._unparsed = 0
         self._stage += 1
 
@@ -267,24 +304,33 @@ class Connection(asyncio.Protocol):
             raise _Refused(_head_too_large())
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._read.headers[name.lower()] = value
         self._head_bytes += len(name) + len(value) + _EACH_HEADER
         if self._head_bytes > _HEAD_BYTES:
             raise _Refused(_head_too_large())
+        if self._reading == _BODY:
+            return  # a trailer, which must not pass for what a gateway has looked at
+        headers, name = self._read.headers, name.lower()
+        if name in _ONCE and name in headers:
+            raise _Refused(error(400, f"{name.decode()} must come once"))
+        headers[name] = value
 
     def on_headers_complete(self) -> None:
-        request = self._read
+        request, parser = self._read, self._parser
+        assert parser is not None
         self._reading = _BODY
         self._stage += 1
+        request.method = parser.get_method()
+        if parser.should_upgrade() and request.method != b"CONNECT":
+            self._again = _without_upgrade(request)
+            return
         request.began = time.perf_counter()
-        request.method = self._parser.get_method()
-        request.keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
-        request.old = self._parser.get_http_version() == "1.0"
-        if b"host" not in request.headers and not request.old:
-            raise _Refused(error(400, "a request of HTTP/1.1 must have a Host header"))
+        request.keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        version = parser.get_http_version()
+        request.old = version == "1.0"
+        self._check_head(request, version)
         length = int(request.headers.get(b"content-length", 0))
-        request.refusal = self._app.head(request) or self._too_much(length, length)
-        expected = request.headers.get(b"expect")
+        request.refusal = self._guarded(self._app.head, request) or self._too_much(length, length)
+        expected = None if request.old else request.headers.get(b"expect")
         if request.refusal is not None and (expected or request.refusal.close or length > _SWALLOWED):
             raise _Refused(request.refusal)
         if expected is None:
@@ -294,12 +340,31 @@ class Connection(asyncio.Protocol):
         if self._current is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    def _check_head(self, request: Request, version: str) -> None:
+        headers = request.headers
+        if version not in ("1.0", "1.1"):
+            raise _Refused(error(505, "this server speaks HTTP/1.1"))
+        if b"host" not in headers and not request.old:
+            raise _Refused(error(400, "a request of HTTP/1.1 must have a Host header"))
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None and (request.old or coding.lower() != b"chunked"):
+            raise _Refused(error(400 if request.old else 501, "of Transfer-Encoding HTTP/1.1's chunked is known"))
+        if not request.target.startswith(b"/") and b"://" in request.target:
+            # As it is sent to a proxy: the path begins behind the host.
+            request.target = b"/" + request.target.partition(b"://")[2].partition(b"/")[2]
+
     def on_body(self, body: bytes) -> None:
         request = self._read
         request.size += len(body)
+        self._parts += 1
         refusal = request.refusal or self._too_much(request.size, len(body))
         if refusal is None:
-            self._parts.append(body)
+            if not self._body:
+                self._body = body
+            elif isinstance(self._body, bytearray):
+                self._body += body
+            else:
+                self._body = bytearray(self._body) + body
             request.held += len(body)
             self._door.held += len(body)
         elif refusal.close or request.size > _SWALLOWED:
@@ -308,8 +373,9 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         request = self._read
         self._request, self._reading = None, _IDLE
-        request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts = []
+        if self._again:
+            return
+        request.body, self._body = self._body, b""
         if request.refusal is None and (encoding := request.headers.get(b"content-encoding")):
             request.refusal = self._unpack(request, encoding.lower())
         self._waiting.append(request)
@@ -333,18 +399,21 @@ class Connection(asyncio.Protocol):
         return None
 
     def _unpack(self, request: Request, encoding: bytes) -> Response | None:
-        kind = {b"gzip": zlib.MAX_WBITS | 16, b"deflate": zlib.MAX_WBITS, b"identity": 0}.get(encoding)
-        if kind is None:
-            return error(415, "of Content-Encoding gzip and deflate are known")
-        if kind == 0:
+        if encoding == b"identity":
             return None
-        unpacker = zlib.decompressobj(kind)
-        try:
-            body = unpacker.decompress(request.body, self._limits.body_bytes + 1)
-        except zlib.error as failed:
-            return error(400, f"the body cannot be unpacked: {failed}")
-        if len(body) <= self._limits.body_bytes and not unpacker.eof:
-            return error(400, "the body cannot be unpacked: it is cut short")
+        if encoding not in (b"gzip", b"x-gzip", b"deflate"):
+            return error(415, "of Content-Encoding gzip and deflate are known")
+        packed, body = bytes(request.body), bytearray()
+        most = self._limits.body_bytes + 1
+        while packed and len(body) < most:  # gzip may have several members, one after the other
+            unpacker = zlib.decompressobj(zlib.MAX_WBITS | (0 if encoding == b"deflate" else 16))
+            try:
+                body += unpacker.decompress(packed, most - len(body))
+            except zlib.error as failed:
+                return error(400, f"the body cannot be unpacked: {failed}")
+            if not unpacker.eof and len(body) < most:
+                return error(400, "the body cannot be unpacked: it is cut short")
+            packed = unpacker.unused_data
         request.body = body
         self._hold(request, len(body) - request.held)
         return self._too_much(len(body), 0)
@@ -360,13 +429,20 @@ class Connection(asyncio.Protocol):
             while self._current is None and self._waiting and not self._blocked and not self._hung_up:
                 request = self._current = self._waiting.popleft()
                 self.deadline = _FOREVER
-                response = request.refusal or self._app.call(request)
+                response = request.refusal or self._guarded(self._app.call, request)
                 if response is not None:
                     self._send(request, response)
         finally:
             self._pumping = False
-        if self._current is None and not self._blocked and not self._hung_up:
+        if self._current is None:
             self._rest()
+
+    def _guarded(self, call: Callable[[Request], Response | None], request: Request) -> Response | None:
+        try:
+            return call(request)
+        except Exception as failed:
+            self._door.broke(failed)
+            return error(500, "the server failed on this request; its log says why")
 
     def answer(self, request: Request, response: Response) -> None:
         if request is self._current:
@@ -397,8 +473,10 @@ class Connection(asyncio.Protocol):
 
     def _rest(self) -> None:
         """Nothing of it is with the application: so long may it take for what comes next."""
+        if self._hung_up or self._blocked:
+            return
         if self._door.closed and self._reading == _IDLE:
-            self._transport.close()
+            self._close()
             return
         limits = self._limits
         seconds = (limits.idle_seconds, limits.head_seconds, limits.body_seconds)[self._reading]
@@ -414,10 +492,14 @@ class Connection(asyncio.Protocol):
     def _finish(self, request: Request, status: int, said: str) -> None:
         if not request.finished:
             request.finished = True
-            self._app.done(request, status, said)
+            try:
+                self._app.done(request, status, said)
+            except Exception as failed:
+                self._door.broke(failed)
 
     def _gone(self, request: Request) -> None:
         self._hold(request, -request.held)
+        request.body = b""
         if request.began:
             self._finish(request, CLIENT_GONE, "")
 
@@ -425,7 +507,7 @@ class Connection(asyncio.Protocol):
 
     def _close_with(self, response: Response) -> None:
         """Nothing more is read; this answer is the last."""
-        request, self._request, self._parts = self._request or Request(self), None, []
+        request, self._request, self._body = self._request or Request(self), None, b""
         self._deaf = response.close = True
         request.refusal = response
         self._hold(request, -request.held)
@@ -436,25 +518,32 @@ class Connection(asyncio.Protocol):
         """Closes it; where its client is still sending not at once: a reset would take the answer away."""
         self._hung_up = True
         if (self._reading == _IDLE and not self._deaf) or not self._transport.can_write_eof():
-            self._transport.close()
+            self._close()
             return
         self._deaf = True
-        self.deadline = self._now() + _LINGER_SECONDS
+        unsent = self._transport.get_write_buffer_size()
+        self.deadline = self._now() + (self._limits.body_seconds if unsent else _LINGER_SECONDS)
         if self._paused:
             self._transport.resume_reading()
         self._transport.write_eof()
 
     def expired(self) -> None:
-        if self._blocked or self._hung_up:
-            self._transport.abort()
+        transport = self._transport
+        if self._blocked or self._hung_up or transport.is_closing() or transport.get_write_buffer_size():
+            transport.abort()
         elif self._reading == _BODY:
             self._close_with(error(408, f"the body did not come within {self._limits.body_seconds:g} seconds"))
         else:
-            self._transport.close()
+            self._close()
 
     def close_if_idle(self) -> None:
         if self._current is None and not self._waiting and self._reading == _IDLE:
-            self._transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """What was written is still sent, within its time."""
+        self.deadline = self._now() + self._limits.body_seconds
+        self._transport.close()
 
     def abort(self) -> None:
         self._transport.abort()

@@ -112,7 +112,7 @@ async def _drain(settings: Settings, edge: Edge, door: Door, metrics: Metrics, e
     await _until_none(metrics, end - time.perf_counter() - 0.2)
     cut_off = metrics.in_flight.now
     engine.stop()
-    await door.end()
+    await door.end(max(1.0, end - time.perf_counter()))
     log.info("drained", seconds=round(time.perf_counter() - begun, 3), cut_off=cut_off)
 
 

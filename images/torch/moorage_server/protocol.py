@@ -6,6 +6,7 @@ a `BadRequest` whose message names the tensor and says what was expected. In JSO
 answers, for JSON has neither, and `null` is refused in requests; binary data may hold both.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class InferRequest:
     binary: frozenset[int] = frozenset()  # of these outputs, those that are wanted as binary data
 
 
-def parse_request(body: bytes, signature: Signature, header_length: bytes | None = None) -> InferRequest:
+def parse_request(body: bytes | bytearray, signature: Signature, header_length: bytes | None = None) -> InferRequest:
     """`header_length`: the value of that header, where it came."""
     binary = None
     if header_length is not None:
@@ -53,12 +54,12 @@ def parse_request(body: bytes, signature: Signature, header_length: bytes | None
     if signature.shared:
         _check_symbols(inputs, signature)
     rows = inputs[0].shape[0] if signature.batch is not None else 1
-    all_binary = "parameters" in request and bool(_parameters(request, "the request").get("binary_data_output"))
+    all_binary = "parameters" in request and _flag(request, "the request", "binary_data_output", False)
     outputs, as_binary = _wanted(request.get("outputs"), signature, all_binary)
     return InferRequest(id, inputs, outputs, rows, as_binary)
 
 
-def wants_only_ready(body: bytes) -> bool:
+def wants_only_ready(body: bytes | bytearray) -> bool:
     """Of a repository index."""
     try:
         asked = orjson.loads(body or b"{}")
@@ -68,6 +69,8 @@ def wants_only_ready(body: bytes) -> bool:
 
 
 def _header_size(value: bytes, body: int) -> int:
+    if value == b"0":
+        raise BadRequest("raw binary requests are not supported: say in JSON before the data what it is")
     if not value.isdigit() or len(value) > 18 or int(value) > body:
         said = value[:40].decode("latin-1")
         raise BadRequest(f"Inference-Header-Content-Length is {said!r}; the body has {body} bytes, JSON first")
@@ -115,6 +118,8 @@ def _tensor(entry: dict[str, Any], spec: TensorSpec, raw: memoryview | None) -> 
     if not isinstance(shape, list) or not _fits(shape, spec.dims):
         raise BadRequest(_misfit(shape, spec))
     if raw is not None:
+        if "data" in entry:
+            raise BadRequest(f'{_what(spec)} has "data" and binary data: send one of them')
         return _of_bytes(raw, shape, spec)
     if "data" not in entry:
         if _BINARY in _parameters(entry, _what(spec)):
@@ -152,10 +157,10 @@ def _of_list(data: list[Any], shape: list[int], spec: TensorSpec) -> Array:
         array = _parsed(data, want)
     except ValueError:
         raise BadRequest(f"{_what(spec)}: the lists in its data have unequal lengths") from None
-    size = array.size
-    if array.dtype.kind not in _KINDS[want.kind] and size:
+    except TypeError:
         words = f"must be {_WORDS[want.kind]} that fit {spec.datatype}, and nothing else"
-        raise BadRequest(f"{_what(spec)}: its data {words}")
+        raise BadRequest(f"{_what(spec)}: its data {words}") from None
+    size = array.size
     if size != math.prod(shape) or (array.ndim != 1 and list(array.shape) != shape):
         got = list(array.shape) if array.ndim != 1 else f"{size} values"
         needs = f"the shape {shape} needs {math.prod(shape)}, flat or nested alike"
@@ -172,18 +177,26 @@ def _of_list(data: list[Any], shape: list[int], spec: TensorSpec) -> Array:
     return cast
 
 
-# What JSON's values may become on their way to an array of this kind.
-_KINDS = {"b": "b", "f": "iuf", "i": "iu", "u": "iu"}
+# What JSON's values may be on their way to an array of this kind.
+_TYPES: dict[str, set[type]] = {"b": {bool}, "f": {int, float}, "i": {int}, "u": {int}}
 _WORDS = {"b": "true and false", "f": "numbers", "i": "integers", "u": "integers"}
 
 
 def _parsed(data: list[Any], want: np.dtype[Any]) -> Array:
+    """Raises TypeError for values of another type, and ValueError for lists of unequal lengths."""
+    # Before numpy sees it: a text among numbers would make it as large as the longest, times their number.
+    level, types = data, set(map(type, data))
+    while types == {list}:
+        level = list(itertools.chain.from_iterable(level))
+        types = set(map(type, level))
+    if list in types:
+        raise ValueError
+    if not types <= _TYPES[want.kind]:
+        raise TypeError
     array: Array = np.array(data)
-    if array.dtype.kind == "f" and want.kind in "iu":
+    if array.dtype.kind == "f" and want.kind in "iu" and level:
         # Of 0 beside 2**63 numpy makes floats: it looks for one type, and finds none for the small and the large.
-        exact = np.array(data, dtype=object)
-        if all(type(value) is int and value >= 0 for value in exact.flat):
-            return exact.astype(np.uint64)
+        return np.array(data, dtype=np.uint64 if min(level) >= 0 else object)
     return array
 
 
@@ -237,8 +250,10 @@ def _wanted(outputs: Any, signature: Signature, all_binary: bool) -> tuple[Seque
         if parameters.get("classification"):
             raise BadRequest(f"output {name!r}: the classification extension is not supported")
         wanted[name] = places[name]
-        if parameters.get("binary_data", all_binary):
+        if _flag(output, f"output {name!r}", "binary_data", all_binary):
             binary.add(places[name])
+        else:
+            binary.discard(places[name])
     return list(wanted.values()), frozenset(binary)
 
 
@@ -247,6 +262,13 @@ def _parameters(entry: dict[str, Any], what: str) -> dict[str, Any]:
     if not isinstance(parameters, dict):
         raise BadRequest(f'{what}: "parameters" must be an object')
     return parameters
+
+
+def _flag(entry: dict[str, Any], what: str, name: str, default: bool) -> bool:
+    value = _parameters(entry, what).get(name, default)
+    if not isinstance(value, bool):
+        raise BadRequest(f"{what}: its {name} is {_quote(value)}; it must be true or false")
+    return value
 
 
 def answer(

@@ -65,10 +65,13 @@ def ended(pod: Pod, container: dict[str, Any]) -> Finding | None:
 def _through_start(pod: Pod, container: dict[str, Any]) -> bool:
     """Whether what it waits for now is something else than before its last restart.
 
-    An init container is through when it has ended, though the kubelet calls it started as soon as it runs.
+    An init container is through when it has ended, though the kubelet calls it started as soon as it runs. One that
+    still runs when all have been through is a sidecar.
     """
-    init = any(one["name"] == container["name"] for one in pod["status"].get("initContainerStatuses") or [])
-    return bool(container.get("started")) and not init
+    status = pod["status"]
+    init = any(one["name"] == container["name"] for one in status.get("initContainerStatuses") or [])
+    through = (condition_of(status, "Initialized") or {}).get("status") == "True"
+    return bool(container.get("started")) and (through or not init)
 
 
 def _ended(pod: Pod, container: dict[str, Any], end: dict[str, Any]) -> Finding:

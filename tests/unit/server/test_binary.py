@@ -68,6 +68,11 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], bytes, str]] = {
     "a size that is none": (
         [entry("x", "FP32", [2, 2], parameters={"binary_data_size": "16"}), BOTH[1]], b"", "must be a number of bytes"
     ),
+    "data twice": (
+        [entry("x", "FP32", [2, 2], data=[1, 2, 3, 4], **raw(16)), BOTH[1]],
+        X.tobytes() + N.tobytes(),
+        "send one of them",
+    ),
     "a wrong datatype": (
         [entry("x", "FP64", [2, 2], **raw(16)), BOTH[1]], X.tobytes() + N.tobytes(), "has datatype 'FP64'"
     ),
@@ -86,6 +91,18 @@ def test_refused(case: str) -> None:
 def test_a_header_length_that_lies(length: bytes) -> None:
     with pytest.raises(BadRequest, match="Inference-Header-Content-Length is"):
         parse_request(b"{}", TWO, length)
+
+
+def test_a_raw_request_is_refused_in_words() -> None:
+    with pytest.raises(BadRequest, match="raw binary requests are not supported"):
+        parse_request(X.tobytes(), TWO, b"0")
+
+
+def test_of_an_output_named_twice_the_last_counts_and_flags_are_flags() -> None:
+    twice = [{"name": "b", "parameters": {"binary_data": True}}, {"name": "b", "parameters": {"binary_data": False}}]
+    assert parse({"inputs": BOTH, "outputs": twice}, X.tobytes() + N.tobytes()).binary == frozenset()
+    with pytest.raises(BadRequest, match="its binary_data_output is 'false'; it must be true or false"):
+        parse({"inputs": BOTH, "parameters": {"binary_data_output": "false"}}, X.tobytes() + N.tobytes())
 
 
 def test_a_bool_is_a_byte_of_0_or_1() -> None:

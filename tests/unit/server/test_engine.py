@@ -236,3 +236,37 @@ async def test_stop_gives_up_what_waits() -> None:
             await ask(engine, 2)
         model.gate.set()
         assert await first == [0]
+
+
+async def test_short_passes_run_on_the_loop_and_what_would_be_long_in_the_thread() -> None:
+    class Where(Doubling):
+        def run(self, inputs: Sequence[Array]) -> list[Array]:
+            threads.append(threading.current_thread())
+            return super().run(inputs)
+
+    threads: list[threading.Thread] = []
+    async with running(Where()) as engine:
+        for i in range(200):
+            assert await ask(engine, i) == [2 * i]
+            if threads[-1] is threading.main_thread():
+                break
+        assert threads[0] is not threading.main_thread() and threads[-1] is threading.main_thread()
+        await infer(engine, rows(1, width=50_000_000), 1)
+        assert threads[-1] is not threading.main_thread(), "a thousand times as much"
+
+
+async def test_whoever_cannot_be_told_is_not_the_trouble_of_others() -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    model = Doubling()
+    model.gate.clear()
+    async with running(model) as engine:
+        first = asyncio.create_task(ask(engine, 0))
+        await asyncio.sleep(0.05)
+        engine.submit(rows(1), 1, lambda result: 1 / 0)  # type: ignore[arg-type,return-value]
+        last = asyncio.create_task(ask(engine, 2))
+        await waiting(engine, 2)
+        model.gate.set()
+        assert [await first, await last] == [[0], [4]]
+        assert await ask(engine, 3) == [6]
+    assert isinstance(told[0]["exception"], ZeroDivisionError)

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gzip
 import random
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -189,11 +191,75 @@ async def test_a_head_and_old_clients() -> None:
         assert await old.closed()
 
 
-async def test_a_wish_for_another_protocol_is_not_heard() -> None:
+@pytest.mark.parametrize("cut", [0, 30, 90])
+async def test_a_wish_for_another_protocol_is_not_heard(cut: int) -> None:
+    """As Java's client asks: with a body, which must not be lost."""
+    wish = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQBAAAAAAIAAAAA")
     async with opened() as world:
         client = await world.client()
-        await client.send(get("/u", "Connection: Upgrade", "Upgrade: h2c") + b"PRI * HTTP/2.0\r\n\r\n")
-        assert (await client.answer())[2] == b"GET /u "
+        data = get("/u", *wish) + post(b"hello", *wish) + get("/more")
+        await client.send(data[:cut])
+        await asyncio.sleep(0.02)
+        await client.send(data[cut:])
+        assert [(await client.answer())[2] for _ in range(3)] == [b"GET /u ", b"POST /p hello", b"GET /more "]
+
+
+async def test_a_tunnel_is_refused() -> None:
+    async with opened() as world:
+        client = await world.client()
+        await client.send(b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n\x16\x03\x01")
+        assert (await client.answer())[1]["connection"] == "close"
+
+
+async def test_paths_as_a_proxy_would_get_them() -> None:
+    async with opened() as world:
+        client = await world.client()
+        for target, path in (("http://x/a/b?c=d", "/a/b"), ("/%61?x", "/a"), ("/a%2fb", "/a%2fb"), ("http://x", "/")):
+            await client.send(get(target))
+            assert (await client.answer())[2] == f"GET {path} ".encode()
+
+
+async def test_a_trailer_is_no_header() -> None:
+    async with opened() as world:
+        client = await world.client()
+        head = b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await client.send(head + b"2\r\nab\r\n0\r\nHost: evil\r\nContent-Encoding: gzip\r\n\r\n")
+        assert (await client.answer())[2] == b"POST /c ab"
+
+
+async def test_a_trailer_that_never_ends_is_bounded_in_size() -> None:
+    async with opened(replace(LIMITS, body_seconds=20)) as world:
+        client = await world.client()
+        await client.send(b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(50):
+                await client.send(b"y" * 4096)
+                await asyncio.sleep(0.001)
+        assert (await client.answer())[0] == 431
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip"])
+async def test_all_members_of_a_packed_body_count(encoding: str) -> None:
+    async with opened() as world:
+        client = await world.client()
+        await client.send(post(gzip.compress(b"hel") + gzip.compress(b"lo"), f"Content-Encoding: {encoding}"))
+        assert (await client.answer())[2] == b"POST /p hello"
+        await client.send(post(gzip.compress(b"hel") + b"junk", f"Content-Encoding: {encoding}"))
+        assert (await client.answer())[0] == 400
+        await client.send(post(gzip.compress(b"x" * 60_000) * 2, f"Content-Encoding: {encoding}"))
+        assert (await client.answer())[0] == 413
+
+
+async def test_a_fault_of_the_application_is_an_answer_and_nobody_elses_trouble() -> None:
+    problems: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, told: problems.append(told))
+    async with opened() as world:
+        world.echo.call = world.echo.done = lambda *_: 1 / 0  # type: ignore[method-assign,assignment]
+        client = await world.client()
+        for _ in range(2):
+            await client.send(get())
+            assert (await client.answer())[0] == 500
+    assert len(problems) == 4
 
 
 async def test_close_is_heard() -> None:
@@ -236,6 +302,10 @@ MALFORMED = {
     "no version": b"GET /\r\n\r\n",
     "another version": b"GET / HTTP/3.7\r\nHost: x\r\n\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    "chunks of an old client": b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "another coding": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "a newer version": b"GET / HTTP/2.0\r\nHost: x\r\n\r\n",
     "a space in a name": b"GET / HTTP/1.1\r\nHost: x\r\nA b: c\r\n\r\n",
     "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
     "a length and chunks": (
@@ -258,7 +328,7 @@ async def test_what_is_no_http_is_told_so_and_closed(case: str) -> None:
         with contextlib.suppress(ConnectionError):
             await client.send(MALFORMED[case])
         status, headers, _ = await client.answer()
-        assert (status in (400, 431), headers["connection"]) == (True, "close")
+        assert (status in (400, 431, 501, 505), headers["connection"]) == (True, "close")
         client.writer.close()
         await other.send(get("/fine"))
         assert (await other.answer())[2] == b"GET /fine "
@@ -307,6 +377,40 @@ async def test_who_does_not_read_is_cut_off_and_holds_up_nobody() -> None:
         assert (await other.answer())[2] == b"GET /fine "
         await until(lambda: len(world.door.connections) == 1)
         assert world.echo.calls.count("/big") < 10, "what nobody reads is not made"
+
+
+async def test_who_does_not_read_and_sends_on_is_not_listened_to() -> None:
+    """Its packets end in the middle of a head."""
+    async with opened(replace(LIMITS, body_seconds=2, head_seconds=2)) as world:
+        deaf = await world.client()
+        deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        data = get("/big") * 4000
+        sent = 0
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(15):
+                while sent < len(data):
+                    await deaf.send(data[sent : sent + 1001])
+                    sent += 1001
+                    await asyncio.sleep(0)
+        await until(lambda: not world.door.connections)
+        assert len(world.echo.over) < 100
+
+
+async def test_a_client_that_takes_nothing_does_not_stay() -> None:
+    """Its window is shut before the answer: that is small, so nobody waits for the socket to become writable."""
+    async with opened(replace(LIMITS, idle_seconds=0.5)) as world:
+        for count, more in ((1, ()), (2, ("Connection: close",))):
+            opened_socket = socket.socket()
+            opened_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            opened_socket.connect(("127.0.0.1", world.port))
+            opened_socket.setblocking(False)
+            reader, writer = await asyncio.open_connection(sock=opened_socket)
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(post(b"x" * 60_000, *more))
+            await until(lambda count=count: len(world.echo.calls) == count)
+            await until(lambda: not world.door.connections)
+            writer.close()
+            del reader
 
 
 async def test_at_the_end_idle_connections_close_and_busy_ones_are_answered() -> None:

@@ -159,9 +159,11 @@ def test_an_init_container_is_not_through_because_it_runs_again() -> None:
     assert finding is not None and finding.reason == "FormatMismatch"
 
 
-def test_but_a_sidecar_that_is_ready_is() -> None:
+@pytest.mark.parametrize("ready", [True, False])
+def test_but_a_sidecar_is(ready: bool) -> None:
     again = crashed(1, "no", container="proxy", init=True)
-    again["status"]["initContainerStatuses"][0] |= {"state": {"running": {}}, "started": True, "ready": True}
+    again["status"]["initContainerStatuses"][0] |= {"state": {"running": {}}, "started": True, "ready": ready}
+    again["status"]["conditions"].append({"type": "Initialized", "status": "True"})
     finding = explain(again)
     assert finding is not None and finding.kind == "Waiting"
 
