@@ -63,7 +63,7 @@ def on_torch(folder: Path, form: str) -> dict[str, list[Any]]:
         for name, value in (("left", LEFT), ("right", RIGHT))
     ]
     request = protocol.parse_request(json.dumps({"inputs": tensors}).encode(), model.signature)
-    answer = protocol.answer("digits", "1", request, model.run(request.inputs), model.signature)
+    answer, _ = protocol.answer("digits", "1", request, model.run(request.inputs), model.signature)
     return {one["name"]: np.reshape(one["data"], one["shape"]).tolist() for one in json.loads(answer)["outputs"]}
 
 
