@@ -14,7 +14,7 @@ from bench.waiting import Tell
 from support.operator_process import OperatorProcess
 
 EVERY = 5.0
-IDLE_SECONDS = 20.0  # an unused connection is closed after 15
+IDLE_SECONDS = 35.0  # an unused connection is closed after 15, by a look that comes each 15
 SETTLE_SECONDS = 240.0
 
 
