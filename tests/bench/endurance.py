@@ -16,6 +16,9 @@ from support.operator_process import OperatorProcess
 EVERY = 5.0
 IDLE_SECONDS = 35.0  # an unused connection is closed after 15, by a look that comes each 15
 SETTLE_SECONDS = 240.0
+POOL = 16
+"""aiohttp takes the connection that has rested longest: one request each two seconds, as the lease is renewed, keeps all
+alive that are used within half a minute. At most one for each worker."""
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Course:
         )
 
     def new_files(self) -> int:
+        """A request now and then keeps up to `POOL` of the connections alive that the change before had opened."""
         assert self.after is not None
         return self.after.open_files - self.before.open_files
 

@@ -58,7 +58,7 @@ def judged(course: Course, warm_minutes: float, changes: int) -> list[Row]:
         at_most("keys waiting in the last third above the first", 5, course.queue_growth(), ""),
         told("keys waiting, most", max(s.queue_depth for s in course.samples), ""),
         at_most("keys waiting at rest", 0, course.after.queue_depth + course.after.queue_delayed, ""),
-        at_most("connections and files more than before", 2, course.new_files(), ""),
+        at_most("connections and files more than before", endurance.POOL, course.new_files(), ""),
         at_most("asyncio tasks more than before", 2, course.new_tasks(), ""),
         at_most("children without owner, missing or too many", 0, len(course.wrong_children), ""),
     ]
