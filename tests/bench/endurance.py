@@ -17,8 +17,8 @@ EVERY = 5.0
 IDLE_SECONDS = 35.0  # an unused connection is closed after 15, by a look that comes each 15
 SETTLE_SECONDS = 240.0
 POOL = 16
-"""aiohttp takes the connection that has rested longest: one request each two seconds, as the lease is renewed, keeps all
-alive that are used within half a minute. At most one for each worker."""
+"""aiohttp takes the connection that has rested longest: one request each two seconds, as the lease is renewed, keeps
+all alive that are used within half a minute. At most one for each worker."""
 
 
 @dataclass
