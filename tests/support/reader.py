@@ -1,5 +1,5 @@
-"""Objects of the kinds that the operator knows, read in this process: tests look all the time, and kubectl takes a
-hundred times the CPU for a look."""
+"""Objects of the kinds that the operator knows, read in this process: tests look all the time, and kubectl is a
+program to start for each look."""
 
 import json
 from functools import cache

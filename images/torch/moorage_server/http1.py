@@ -299,20 +299,21 @@ class Connection(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         self._read.target += url
-        self._head_bytes += len(url)
-        if self._head_bytes > _HEAD_BYTES:
-            raise _Refused(_head_too_large())
+        self._grow_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value) + _EACH_HEADER
-        if self._head_bytes > _HEAD_BYTES:
-            raise _Refused(_head_too_large())
+        self._grow_head(len(name) + len(value) + _EACH_HEADER)
         if self._reading == _BODY:
             return  # a trailer, which must not pass for what a gateway has looked at
         headers, name = self._read.headers, name.lower()
         if name in _ONCE and name in headers:
             raise _Refused(error(400, f"{name.decode()} must come once"))
         headers[name] = value
+
+    def _grow_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > _HEAD_BYTES:
+            raise _Refused(_head_too_large())
 
     def on_headers_complete(self) -> None:
         request, parser = self._read, self._parser

@@ -55,7 +55,7 @@ class InFlight:
 
 
 class Durations:
-    """A histogram that costs a tenth of a counter's lock for each of its parts: all is on the loop's thread."""
+    """A histogram without the library's locks: all is on the loop's thread."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds, self._counts, self._sum = bounds, [0] * (len(bounds) + 1), 0.0
