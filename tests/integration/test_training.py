@@ -162,7 +162,8 @@ def test_what_training_made_is_served(api: Cluster, operator: OperatorProcess, n
     train(api, ns, "other", apply, labels={"model": "cars"})
     train(api, ns, "run1", apply, labels={"model": "digits"})
     first = deploy.eventually(lambda: deploy.get(api, "deployment", "digits", ns), 20, "the Deployment")
-    assert served(api, ns).get("trainingJob") == "run1"
+    # Children come before the status that tells of them.
+    deploy.eventually(lambda: served(api, ns).get("trainingJob") == "run1", 20, "the status says whose model")
 
     train(api, ns, "run2", apply, labels={"model": "digits"})
     deploy.eventually(lambda: served(api, ns).get("trainingJob") == "run2", 20, "the newer model")
