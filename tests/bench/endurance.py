@@ -14,20 +14,19 @@ from bench.waiting import Tell
 from support.operator_process import OperatorProcess
 
 EVERY = 5.0
-IDLE_SECONDS = 35.0  # an unused connection is closed after 15, by a look that comes each 15
+# An unused connection is closed after 15 seconds, by a look that comes each 15; renewing the lease takes the one that
+# has rested longest, and so keeps as many alive as it uses in that time.
+IDLE_SECONDS = 60.0
 SETTLE_SECONDS = 240.0
-POOL = 16
-"""aiohttp takes the connection that has rested longest: one request each two seconds, as the lease is renewed, keeps
-all alive that are used within half a minute. At most one for each worker."""
 
 
 @dataclass
 class Course:
     before: Sample
-    """With nothing to care for."""
+    """With all resources made and ready, at rest: its connections have been used as much as afterwards."""
     samples: list[Sample] = field(default_factory=list)
     after: Sample | None = None
-    """With the resources that are left, at rest."""
+    """With about as many resources, at rest again."""
     wrong_children: list[str] = field(default_factory=list)
 
     def memory_growth(self, warm: float) -> float:
@@ -48,7 +47,6 @@ class Course:
         )
 
     def new_files(self) -> int:
-        """A request now and then keeps up to `POOL` of the connections alive that the change before had opened."""
         assert self.after is not None
         return self.after.open_files - self.before.open_files
 
@@ -61,9 +59,8 @@ class Course:
 
 async def run(operator: OperatorProcess, churn: Churn, rate: float, seconds: float, tell: Tell) -> Course:
     """`operator` serves and knows of nothing yet."""
-    await asyncio.sleep(IDLE_SECONDS)
-    course = Course(await asyncio.to_thread(Sample.of, operator, 0))
     await churn.fill()
+    course = Course(await at_rest(operator, churn, 0, tell))
     start = time.monotonic()
     changing = asyncio.create_task(churn.run(rate, seconds))
     while not changing.done():
@@ -75,11 +72,15 @@ async def run(operator: OperatorProcess, churn: Churn, rate: float, seconds: flo
         course.samples.append(sample)
         tell(said(sample, churn.done.total()))
     await changing
-    await churn.settle(operator, SETTLE_SECONDS, tell)
-    await asyncio.sleep(IDLE_SECONDS)
-    course.after = await asyncio.to_thread(Sample.of, operator, time.monotonic() - start)
+    course.after = await at_rest(operator, churn, time.monotonic() - start, tell)
     course.wrong_children = await churn.wrong_children()
     return course
+
+
+async def at_rest(operator: OperatorProcess, churn: Churn, seconds: float, tell: Tell) -> Sample:
+    await churn.settle(operator, SETTLE_SECONDS, tell)
+    await asyncio.sleep(IDLE_SECONDS)
+    return await asyncio.to_thread(Sample.of, operator, seconds)
 
 
 def said(sample: Sample, done: int) -> str:

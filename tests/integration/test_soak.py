@@ -1,7 +1,5 @@
 """Three minutes of steady change wear nothing out. The hour, with tighter bounds, is `make soak`."""
 
-import os
-
 import pytest
 
 from bench import endurance
@@ -12,7 +10,6 @@ from cluster import Cluster
 SECONDS, WARM_SECONDS = 120, 40
 
 
-@pytest.mark.skipif(not os.environ.get("SOAK"), reason="three minutes of soak: with SOAK=1, on a machine of its own")
 @pytest.mark.timeout(600)
 async def test_under_steady_change_nothing_grows_and_nothing_is_left(api: Cluster, fleet, ns: str) -> None:
     # A lease of 15 s is lost where all programs of a cluster share two cores with others, and the run with it.
@@ -25,7 +22,7 @@ async def test_under_steady_change_nothing_grows_and_nothing_is_left(api: Cluste
     assert course.memory_growth(WARM_SECONDS) < 20
     assert course.queue_growth() <= 20
     assert course.after.queue_depth + course.after.queue_delayed == 0
-    assert course.new_files() <= endurance.POOL
+    assert course.new_files() <= 5
     assert (course.new_tasks() or 0) <= 5
     assert course.wrong_children == []
     assert churn.done["create"] and churn.done["change"] and churn.done["scale"] and churn.done["delete"]

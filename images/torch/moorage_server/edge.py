@@ -1,7 +1,7 @@
 """The Open Inference Protocol's paths: which there are, what each answers, and what an error is called in HTTP.
 
-Thin: `http1` brings whole requests, `protocol` parses them, `engine` runs them; here they meet. Every request leaves a
-count, a time and a line in the log.
+Thin: `http1` brings whole `messages`, `protocol` parses them, `engine` runs them; here they meet. Every request leaves
+a count, a time and a line in the log.
 """
 
 import time
@@ -15,8 +15,8 @@ import structlog
 
 from . import __version__, protocol
 from .engine import Engine, Job, ModelFailed, QueueFull, Result, Stopped
-from .http1 import CLIENT_GONE, Request, Response, error
 from .logs import AccessLog
+from .messages import CLIENT_GONE, Request, Response, error
 from .metrics import Metrics
 from .settings import Settings
 from .signature import Signature

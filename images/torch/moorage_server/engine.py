@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -48,17 +48,14 @@ Result = list[Array] | Exception
 """The model's outputs in the order of the signature; or ModelFailed or Stopped."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Job:
     inputs: list[Array]
     rows: int
     arrived: float
     done: Callable[[Result], None]
-    # Requests whose free dimensions differ cannot be one array.
-    shapes: tuple[tuple[int, ...], ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.shapes = tuple(array.shape[1:] for array in self.inputs)
+    shapes: tuple[tuple[int, ...], ...]
+    """Of a row of each input, where they may differ: then requests cannot be one array."""
 
 
 class Engine:
@@ -77,6 +74,7 @@ class Engine:
         self._thread = thread
         self._batches = batch is not None
         self._max_rows = int(min(max_batch_size, batch.high)) if batch else 1
+        self._shapes_differ = any(dim.dynamic for spec in model.signature.inputs for dim in spec.dims[1:])
         self._max_queue_size = max_queue_size
         self._max_delay = max_delay
         self._observe_batch = observe_batch
@@ -103,7 +101,8 @@ class Engine:
             raise Stopped
         if self.full:
             raise QueueFull
-        job = Job(inputs, rows, self._loop.time(), done)
+        shapes = tuple([array.shape[1:] for array in inputs]) if self._shapes_differ else ()
+        job = Job(inputs, rows, self._loop.time(), done, shapes)
         self._waiting.append(job)
         self._waiting_rows += rows
         self._arrange()
@@ -227,7 +226,7 @@ class Engine:
             if len(batch) > 1:
                 return [result for job in batch for result in self._run([job])]
             return [ModelFailed(one_line(error))]
-        ends = np.cumsum([job.rows for job in batch])
+        ends = itertools.accumulate([job.rows for job in batch])
         return [[array[end - job.rows : end] for array in outputs] for job, end in zip(batch, ends, strict=True)]
 
     def _forward(self, inputs: list[Array], rows: int) -> list[Array]:

@@ -1,7 +1,8 @@
 """HTTP/1.1 for one port: whole requests go to an application, its answers go out in their order.
 
-httptools parses. Everything that a client could make last or grow has a bound here: the time and size of a head, of a
-body, of all bodies together, of silence, and of an answer that nobody reads. Knows nothing of models.
+httptools parses. Everything that clients could make last or grow has a bound here: the number of connections, the time
+and size of a head, of a body, of all requests together, of silence, and of an answer that nobody reads. Knows nothing
+of models.
 """
 
 import asyncio
@@ -9,17 +10,12 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, Protocol
-from urllib.parse import unquote
 
 import httptools
-import orjson
 
-# The usual number, from nginx, for a client that did not wait; it is only counted and logged, never sent.
-CLIENT_GONE = 499
+from .messages import CLIENT_GONE, Application, Limits, Request, Response, error
 
 _SWEEP_SECONDS = 0.25
 _HEAD_BYTES = 32 * 1024
@@ -36,43 +32,11 @@ _STATUS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    body_bytes: int = 1 << 20
-    all_bodies_bytes: int = 1 << 24
-    head_seconds: float = 10
-    body_seconds: float = 60
-    idle_seconds: float = 120
-
-
-class Response:
-    __slots__ = ("body", "close", "content_type", "error", "headers", "status")
-
-    def __init__(
-        self,
-        status: int,
-        body: bytes,
-        headers: str = "",
-        *,
-        content_type: str = "application/json",
-        close: bool = False,
-        error: str = "",
-    ) -> None:
-        """`headers`: more of them, as lines that each end in CRLF. `close`: the connection is of no more use."""
-        self.status, self.body, self.headers, self.close = status, body, headers, close
-        self.content_type, self.error = content_type, error
-
-
-def error(status: int, message: str, headers: str = "", *, close: bool = False) -> Response:
-    """As the Open Inference Protocol says what went wrong."""
-    return Response(status, orjson.dumps({"error": message}), headers, close=close, error=message)
-
-
 _ONCE = {b"host", b"transfer-encoding"}
 _UPGRADE = {b"upgrade", b"http2-settings", b"connection"}
 
 
-def _without_upgrade(request: "Request") -> bytes:
+def _without_upgrade(request: Request) -> bytes:
     """Its head, as a client would have sent it that wishes for nothing else."""
     kept = [name + b": " + value for name, value in request.headers.items() if name not in _UPGRADE]
     return b"\r\n".join((request.method + b" " + request.target + b" HTTP/1.1", *kept, b"", b""))
@@ -80,53 +44,6 @@ def _without_upgrade(request: "Request") -> bytes:
 
 def _head_too_large() -> Response:
     return error(431, f"the head is larger than {_HEAD_BYTES} bytes")
-
-
-class Request:
-    __slots__ = (
-        "began", "body", "connection", "finished", "headers", "held", "keep_alive", "method", "old", "refusal", "size",
-        "state", "target",
-    )  # fmt: skip
-
-    def __init__(self, connection: "Connection") -> None:
-        self.connection = connection
-        self.method = self.target = b""
-        self.headers: dict[bytes, bytes] = {}
-        """By their names in lower case; of one that came twice, the last."""
-        self.body: bytes | bytearray = b""
-        self.size = 0
-        """Bytes of the body as it came."""
-        self.held = 0
-        """Of these, and of what was unpacked from them, how many are in memory."""
-        self.began = 0.0
-        """When its head was there, by time.perf_counter()."""
-        self.keep_alive = True
-        self.old = False
-        self.refusal: Response | None = None
-        self.finished = False
-        self.state: Any = None
-        """The application's own."""
-
-    @property
-    def path(self) -> str:
-        """Without its query, and decoded, but for a slash that is none between segments."""
-        raw = self.target.partition(b"?")[0]
-        return raw.decode("utf-8", "replace") if b"%2f" in raw.lower() else unquote(raw, errors="replace")
-
-    def answer(self, response: Response) -> None:
-        """Send it; nothing is sent where the client has gone."""
-        self.connection.answer(self, response)
-
-
-class Application(Protocol):
-    def head(self, request: Request) -> Response | None:
-        """The head has come; an answer refuses the request without its body."""
-
-    def call(self, request: Request) -> Response | None:
-        """The request is whole. None: it is answered later, by `Request.answer`."""
-
-    def done(self, request: Request, status: int, error: str) -> None:
-        """Its answer is on its way, or its client has gone (499): once for each."""
 
 
 class _Refused(Exception):
@@ -143,7 +60,7 @@ class Door:
         self.application, self.limits = application, limits
         self.connections: set[Connection] = set()
         self.held = 0
-        """Bytes of bodies that have come and are not answered."""
+        """Bytes of requests that have come and are not answered."""
         self.last_answers = False
         """Every answer closes its connection, so that its client finds another server."""
         self.date = b""
@@ -177,6 +94,18 @@ class Door:
             connection.abort()
         if self._sweeping is not None:
             self._sweeping.cancel()
+
+    def enter(self, connection: "Connection") -> bool:
+        """Whether there is room for one more. Whoever has been silent longest makes room, as nginx has it: probes must
+        get in while clients keep connections that they do not use."""
+        room = len(self.connections) < self.limits.connections
+        if not room and (silent := [one for one in self.connections if one.idle]):
+            longest = min(silent, key=lambda one: one.deadline)
+            self.connections.remove(longest)
+            longest.abort()
+            room = True
+        self.connections.add(connection)
+        return room
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -227,8 +156,13 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
-        self._door.connections.add(self)
-        self._rest()
+        limit = self._limits.connections
+        if self._door.enter(self):
+            self._rest()
+        elif len(self._door.connections) > 2 * limit:  # those that are being told so
+            self.abort()
+        else:
+            self._close_with(error(503, f"{limit} connections are open already; try again later", "Retry-After: 1\r\n"))
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -328,6 +262,7 @@ class Connection(asyncio.Protocol):
         request.keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
         version = parser.get_http_version()
         request.old = version == "1.0"
+        self._hold(request, self._head_bytes)
         self._check_head(request, version)
         length = int(request.headers.get(b"content-length", 0))
         request.refusal = self._guarded(self._app.head, request) or self._too_much(length, length)
@@ -366,8 +301,7 @@ class Connection(asyncio.Protocol):
                 self._body += body
             else:
                 self._body = bytearray(self._body) + body
-            request.held += len(body)
-            self._door.held += len(body)
+            self._hold(request, len(body))
         elif refusal.close or request.size > _SWALLOWED:
             raise _Refused(refusal)
 
@@ -380,7 +314,7 @@ class Connection(asyncio.Protocol):
         if request.refusal is None and (encoding := request.headers.get(b"content-encoding")):
             request.refusal = self._unpack(request, encoding.lower())
         self._waiting.append(request)
-        if len(self._waiting) >= _PIPELINED:
+        if len(self._waiting) >= _PIPELINED or self._door.held > self._limits.all_requests_bytes:
             self._pause()
         self._pump()
 
@@ -394,7 +328,7 @@ class Connection(asyncio.Protocol):
         limits, held = self._limits, self._door.held
         if one > limits.body_bytes:
             return error(413, f"the body is larger than {limits.body_bytes} bytes", close=True)
-        if held + more > limits.all_bodies_bytes:
+        if more and held + more > limits.all_requests_bytes:  # a probe has no body
             message = f"requests hold {held} bytes already; try again later"
             return error(429, message, "Retry-After: 1\r\n", close=True)
         return None
@@ -405,6 +339,7 @@ class Connection(asyncio.Protocol):
         if encoding not in (b"gzip", b"x-gzip", b"deflate"):
             return error(415, "of Content-Encoding gzip and deflate are known")
         packed, body = bytes(request.body), bytearray()
+        came = len(packed)
         most = self._limits.body_bytes + 1
         while packed and len(body) < most:  # gzip may have several members, one after the other
             unpacker = zlib.decompressobj(zlib.MAX_WBITS | (0 if encoding == b"deflate" else 16))
@@ -416,7 +351,7 @@ class Connection(asyncio.Protocol):
                 return error(400, "the body cannot be unpacked: it is cut short")
             packed = unpacker.unused_data
         request.body = body
-        self._hold(request, len(body) - request.held)
+        self._hold(request, len(body) - came)
         return self._too_much(len(body), 0)
 
     # To and from the application.
@@ -537,8 +472,17 @@ class Connection(asyncio.Protocol):
         else:
             self._close()
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is on its way to it nor from it."""
+        return self._has_nothing and not self._hung_up and not self._transport.get_write_buffer_size()
+
+    @property
+    def _has_nothing(self) -> bool:
+        return self._current is None and not self._waiting and self._reading == _IDLE
+
     def close_if_idle(self) -> None:
-        if self._current is None and not self._waiting and self._reading == _IDLE:
+        if self._has_nothing:
             self._close()
 
     def _close(self) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import gc
 import os
+import resource
 import signal
 import socket
 import time
@@ -22,7 +23,8 @@ from moorage_store import termination
 from .edge import Edge, MetricsEdge, Serving
 from .engine import Engine, Runnable
 from .failures import FAILED, DeviceLost, StartupError
-from .http1 import Door, Limits
+from .http1 import Door
+from .messages import Limits
 from .metrics import Metrics
 from .settings import Settings
 
@@ -38,13 +40,15 @@ async def run(settings: Settings) -> int:
     metrics = Metrics(settings.model_name, settings.model_version)
     edge = Edge(settings, metrics)
     limits = Limits(
+        connections=settings.max_connections,
         body_bytes=settings.max_body_bytes,
-        all_bodies_bytes=settings.max_total_body_bytes,
+        all_requests_bytes=settings.max_total_body_bytes,
         head_seconds=settings.header_timeout_seconds,
         body_seconds=settings.body_timeout_seconds,
         idle_seconds=settings.idle_timeout_seconds,
     )
     door, metrics_door = Door(edge, limits), Door(MetricsEdge(metrics), limits)
+    _allow_files(settings.max_connections + 256)
     ports = {"http": await _open(door, settings.http_port), "metrics": await _open(metrics_door, settings.metrics_port)}
     log.info("listening", **ports, model=settings.model_name)
 
@@ -133,6 +137,13 @@ def _load(settings: Settings) -> tuple[Runnable, str, float]:
 
 async def _first(*futures: asyncio.Future[Any]) -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _allow_files(count: int) -> None:
+    """A connection is a file, and by some runtimes' default a process may open 1024 until it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))
 
 
 def _signals() -> asyncio.Event:

@@ -6,12 +6,12 @@ flight, queue) is read when Prometheus scrapes.
 
 import time
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
     Histogram,
     ProcessCollector,
@@ -78,13 +78,8 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self.in_flight = InFlight()
         self.queue_size: Callable[[], int] = lambda: 0
-        self._requests = Counter(
-            "moorage_server_requests_total",
-            "Inference requests by HTTP status; 499 where the client went away first.",
-            ["model", "version", "code"],
-            registry=registry,
-        )
-        self._codes: dict[int, Counter] = {}
+        self.requests: Counter[int] = Counter()
+        """By HTTP status."""
         self.durations = Durations(_SECONDS)
         self.batch_size = Histogram(
             "moorage_server_batch_size", "Rows that went through the model together.", buckets=_ROWS, registry=registry
@@ -105,10 +100,7 @@ class Metrics:
         ProcessCollector(registry=registry)
 
     def answered(self, code: int, seconds: float) -> None:
-        counter = self._codes.get(code)
-        if counter is None:
-            counter = self._codes[code] = self._requests.labels(**self.labels, code=str(code))
-        counter.inc()
+        self.requests[code] += 1
         self.durations.observe(seconds)
 
     def loaded(self, load_seconds: float, warm_up_seconds: float, format: str, sha256: str, device: str) -> None:
@@ -131,10 +123,19 @@ class _Live(Collector):
 
     def collect(self) -> Iterable[Metric]:
         in_flight = self._metrics.in_flight
+        labels = self._metrics.labels
+        requests = CounterMetricFamily(
+            "moorage_server_requests_total",
+            "Inference requests by HTTP status; 499 where the client went away first.",
+            labels=[*labels, "code"],
+        )
+        for code, count in sorted(self._metrics.requests.items()):
+            requests.add_metric([*labels.values(), str(code)], count)
+        yield requests
         yield self._metrics.durations.family(
             "moorage_server_request_duration_seconds",
             "Time of an inference request in the server, from its headers to its answer.",
-            self._metrics.labels,
+            labels,
         )
         yield GaugeMetricFamily(
             "moorage_server_requests_in_flight", "Inference requests waiting or running.", value=in_flight.now

@@ -29,6 +29,8 @@ class Settings:
     max_body_bytes: int = 64 * 1024 * 1024
     # Of all requests that are read or wait; by default four bodies of the largest size, as memory is what they cost.
     max_total_body_bytes: int = 256 * 1024 * 1024
+    # Beyond it the longest silent one makes room.
+    max_connections: int = 4096
     # A head is a few hundred bytes: who takes longer is broken or means harm.
     header_timeout_seconds: int = 10
     # Time for the largest body (64 MiB) at 9 Mbit/s.
@@ -65,6 +67,7 @@ class Settings:
                 max_body_bytes,
                 1 << 40,
             ),
+            max_connections=given.integer("MOORAGE_MAX_CONNECTIONS", cls.max_connections, 1, 1 << 20),
             header_timeout_seconds=given.integer("MOORAGE_HEADER_TIMEOUT_SECONDS", cls.header_timeout_seconds, 1, 3600),
             body_timeout_seconds=given.integer("MOORAGE_BODY_TIMEOUT_SECONDS", cls.body_timeout_seconds, 1, 86400),
             idle_timeout_seconds=given.integer("MOORAGE_IDLE_TIMEOUT_SECONDS", cls.idle_timeout_seconds, 1, 86400),

@@ -15,9 +15,10 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moorage_server.http1 import CLIENT_GONE, Door, Limits, Request, Response
+from moorage_server.http1 import Door
+from moorage_server.messages import CLIENT_GONE, Limits, Request, Response
 
-LIMITS = Limits(body_bytes=100_000, all_bodies_bytes=150_000, head_seconds=0.5, body_seconds=0.5, idle_seconds=1)
+LIMITS = Limits(body_bytes=100_000, all_requests_bytes=150_000, head_seconds=0.5, body_seconds=0.5, idle_seconds=1)
 
 
 class Echo:
@@ -70,10 +71,14 @@ class Client:
             return status, headers, await self.reader.readexactly(int(headers.get("content-length", 0)) if body else 0)
 
     async def closed(self) -> bool:
+        return await self.rest() == b""
+
+    async def rest(self) -> bytes:
+        """What comes until it is closed."""
         async with asyncio.timeout(20):
             with contextlib.suppress(ConnectionError):
-                return await self.reader.read() == b""
-            return True
+                return await self.reader.read()
+            return b""
 
 
 class World:
@@ -258,6 +263,56 @@ async def test_close_is_heard() -> None:
         assert (await client.answer())[1]["connection"] == "close"
         assert await client.closed()
         assert world.echo.calls == ["/"]
+
+
+async def test_one_connection_more_than_may_be() -> None:
+    async with opened(replace(LIMITS, connections=2, idle_seconds=20)) as world:
+        silent, busy = await world.client(), await world.client()
+        for client in (silent, busy):
+            await client.send(get())
+            await client.answer()
+        await busy.send(get("/later"))
+        await until(lambda: bool(world.echo.held))
+
+        third = await world.client()
+        assert await silent.closed()  # whoever is silent makes room
+        await third.send(get("/later"))
+        await until(lambda: len(world.echo.held) == 2)
+
+        fourth = await world.client()
+        status, headers, body = await fourth.answer()
+        assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
+        assert b"2 connections are open" in body
+        assert await fourth.closed()
+
+        world.echo.release()
+        assert [(await client.answer())[0] for client in (busy, third)] == [200, 200]
+
+
+async def test_of_those_that_are_told_to_come_again_there_are_not_too_many_either() -> None:
+    async with opened(replace(LIMITS, connections=1)) as world:
+        busy = await world.client()
+        await busy.send(get("/later"))
+        await until(lambda: bool(world.echo.held))
+        others = [await world.client() for _ in range(20)]
+        told = [await other.rest() for other in others]
+        assert {words[:12] for words in told} <= {b"HTTP/1.1 503", b""} and any(told)
+        await until(lambda: len(world.door.connections) == 1)
+
+
+async def test_heads_that_wait_are_counted_and_probes_get_in_all_the_same() -> None:
+    async with opened(replace(LIMITS, all_requests_bytes=20_000)) as world:
+        client = await world.client()
+        await client.send(get("/later") + get("/next", "X: " + "y" * 30_000) + get("/last"))
+        await until(lambda: world.door.held > 20_000)
+        probe = await world.client()
+        await probe.send(get("/probe"))
+        assert (await probe.answer())[0] == 200
+        await probe.send(post(b"body"))
+        assert (await probe.answer())[0] == 429
+        world.echo.release()
+        assert [(await client.answer())[0] for _ in range(3)] == [200, 200, 200]
+        await until(lambda: not world.door.held)
 
 
 @pytest.mark.parametrize("size", [100, 60_000])

@@ -1,0 +1,99 @@
+"""Requests and answers as the edge and the application hand them to one another, and what bounds them.
+
+Data, and the promise of an application; how they travel is `http1`'s.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import orjson
+
+# The usual number, from nginx, for a client that did not wait; it is only counted and logged, never sent.
+CLIENT_GONE = 499
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    connections: int = 1 << 16
+    body_bytes: int = 1 << 20
+    all_requests_bytes: int = 1 << 24
+    head_seconds: float = 10
+    body_seconds: float = 60
+    idle_seconds: float = 120
+
+
+class Connection(Protocol):
+    """Where a request came from."""
+
+    def answer(self, request: "Request", response: "Response") -> None: ...
+
+
+class Response:
+    __slots__ = ("body", "close", "content_type", "error", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes,
+        headers: str = "",
+        *,
+        content_type: str = "application/json",
+        close: bool = False,
+        error: str = "",
+    ) -> None:
+        """`headers`: more of them, as lines that each end in CRLF. `close`: the connection is of no more use."""
+        self.status, self.body, self.headers, self.close = status, body, headers, close
+        self.content_type, self.error = content_type, error
+
+
+def error(status: int, message: str, headers: str = "", *, close: bool = False) -> Response:
+    """As the Open Inference Protocol says what went wrong."""
+    return Response(status, orjson.dumps({"error": message}), headers, close=close, error=message)
+
+
+class Request:
+    __slots__ = (
+        "began", "body", "connection", "finished", "headers", "held", "keep_alive", "method", "old", "refusal", "size",
+        "state", "target",
+    )  # fmt: skip
+
+    def __init__(self, connection: "Connection") -> None:
+        self.connection = connection
+        self.method = self.target = b""
+        self.headers: dict[bytes, bytes] = {}
+        """By their names in lower case; of one that came twice, the last."""
+        self.body: bytes | bytearray = b""
+        self.size = 0
+        """Bytes of the body as it came."""
+        self.held = 0
+        """Bytes of its head and of its body, as it came or unpacked, in memory."""
+        self.began = 0.0
+        """When its head was there, by time.perf_counter()."""
+        self.keep_alive = True
+        self.old = False
+        self.refusal: Response | None = None
+        self.finished = False
+        self.state: Any = None
+        """The application's own."""
+
+    @property
+    def path(self) -> str:
+        """Without its query, and decoded, but for a slash that is none between segments."""
+        raw = self.target.partition(b"?")[0]
+        return raw.decode("utf-8", "replace") if b"%2f" in raw.lower() else unquote(raw, errors="replace")
+
+    def answer(self, response: Response) -> None:
+        """Send it; nothing is sent where the client has gone."""
+        self.connection.answer(self, response)
+
+
+class Application(Protocol):
+    def head(self, request: Request) -> Response | None:
+        """The head has come; an answer refuses the request without its body."""
+
+    def call(self, request: Request) -> Response | None:
+        """The request is whole. None: it is answered later, by `Request.answer`."""
+
+    def done(self, request: Request, status: int, error: str) -> None:
+        """Its answer is on its way, or its client has gone (499): once for each."""
