@@ -12,15 +12,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from bench import models, page, report, usage, wrk
+from bench import models, openloop, page, report, usage, wrk
 from bench.report import Row, at_least, at_most, told
 from cluster.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 BATCH = 64
+QUEUE = 128
+OVERLOAD_SECONDS = 8.0
 
 
 @contextlib.contextmanager
@@ -107,8 +110,32 @@ def main() -> None:
                         with progress.step(what):
                             kept(what, wrk.load(pid, url, body, headers, connections=connections))
             rows += judged(name, runs, hello, limit)
+        with progress.step("twice as much as it can do"):
+            rows += overload(Path(folder, "transformer"), runs)
     report.finish("server", rows, {"torch": report.installed("torch")}, runs=runs)
     page.write()
+
+
+def overload(model: Path, runs: dict[str, dict[str, float]]) -> list[Row]:
+    """An open loop of twice the rate that was reached with as many connections: what is taken is answered in its time,
+    and the rest is told so at once."""
+    peak, connections = runs["transformer binary c=64"]["per_second"], 512
+    body, headers = models.CASES["transformer"].request(binary=True)
+    with served(model, MOORAGE_MAX_QUEUE_SIZE=str(QUEUE)) as (pid, url, _):
+        openloop.load(url, body, headers, rate=2 * peak, connections=connections, seconds=3)
+        before = usage.memory_mib(pid)
+        run = openloop.load(url, body, headers, rate=2 * peak, connections=connections, seconds=OVERLOAD_SECONDS)
+        grown = usage.memory_mib(pid) - before
+    runs["transformer, twice its peak"] = {key: report.rounded(value) or 0.0 for key, value in asdict(run).items()}
+    what = f"twice the peak, {connections} connections"
+    budget = QUEUE / peak * 1000
+    return [
+        at_least(f"{what}: good answers, of the peak", 0.9, run.good / OVERLOAD_SECONDS / peak, ""),
+        at_most(f"{what}: p99 of the good, of the queue's time", 2, run.good_p99 / budget, ""),
+        at_most(f"{what}: neither good nor refused with Retry-After", 0, run.broken + run.without_retry_after, ""),
+        told(f"{what}: p99 of the refused", run.refused_p99, "ms"),
+        at_most(f"{what}: memory more than at its beginning", 5, grown, "MiB"),
+    ]
 
 
 def judged(name: str, runs: dict[str, dict[str, float]], hello: wrk.Run, limit: float) -> list[Row]:

@@ -14,16 +14,18 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from moorage_store import termination
 
+from . import calibration
 from .edge import Edge, MetricsEdge, Serving
 from .engine import Engine, Runnable
 from .failures import FAILED, DeviceLost, StartupError
 from .http1 import Door
+from .memory import keep_freed
 from .messages import Limits
 from .metrics import Metrics
 from .settings import Settings
@@ -36,6 +38,7 @@ QUIET_SECONDS = 1.5
 async def run(settings: Settings) -> int:
     """Serves until SIGTERM; the exit code."""
     log: Any = structlog.get_logger()
+    keep_freed()
     asked_to_stop = _signals()
     metrics = Metrics(settings.model_name, settings.model_version)
     edge = Edge(settings, metrics)
@@ -60,14 +63,16 @@ async def run(settings: Settings) -> int:
     if not loading.done():
         log.info("stopped while loading")
         return 0
-    model, device, warm_up_seconds = loading.result()
-    load_seconds = time.perf_counter() - start - warm_up_seconds
-    metrics.loaded(load_seconds, warm_up_seconds, settings.model_format, settings.model_sha256, device)
+    model = loading.result()
+    load_seconds = time.perf_counter() - start - model.warm_up_seconds
+    metrics.loaded(load_seconds, model.warm_up_seconds, settings.model_format, settings.model_sha256, model.device)
+    metrics.measured(model.batch_seconds)
+    batch_size = calibration.best(model.batch_seconds, settings.max_batch_size)
 
     engine = Engine(
         model,
         thread,
-        max_batch_size=settings.max_batch_size,
+        max_batch_size=batch_size,
         max_queue_size=settings.max_queue_size,
         max_delay=settings.max_queue_delay_microseconds / 1e6,
         observe_batch=metrics.batch_size.observe,
@@ -79,8 +84,9 @@ async def run(settings: Settings) -> int:
     metrics.queue_size = lambda: engine.queue_size
     edge.serving = Serving(model.signature, engine)
     signature = {kind: [str(t) for t in getattr(model.signature, kind)] for kind in ("inputs", "outputs")}
-    seconds = {"load_seconds": round(load_seconds, 3), "warm_up_seconds": round(warm_up_seconds, 3)}
-    log.info("ready", **seconds, device=device, batches=model.signature.batch is not None, **signature)
+    seconds = {"load_seconds": round(load_seconds, 3), "warm_up_seconds": round(model.warm_up_seconds, 3)}
+    batches = {"batches": True, "batch_size": batch_size} if model.signature.batch else {"batches": False}
+    log.info("ready", **seconds, device=model.device, **batches, **signature)
 
     broken = asyncio.create_task(engine.broken())
     await _first(broken, stop)
@@ -127,12 +133,17 @@ async def _until_none(metrics: Metrics, seconds: float) -> None:
         await asyncio.sleep(0.01)
 
 
-def _load(settings: Settings) -> tuple[Runnable, str, float]:
+class Loaded(Runnable, Protocol):
+    device: str
+    warm_up_seconds: float
+    batch_seconds: dict[int, float]
+
+
+def _load(settings: Settings) -> Loaded:
     # Here and not above: torch takes a second or two to import, and probes are answered meanwhile.
     from .load import load
 
-    model = load(settings)
-    return model, model.device, model.warm_up_seconds
+    return load(settings)
 
 
 async def _first(*futures: asyncio.Future[Any]) -> None:

@@ -40,8 +40,7 @@ def load(settings: Settings) -> Model:
     path = settings.model_path
     try:
         model = _load(settings, path, _device(settings.device))
-        limit = model.signature.batch.high if model.signature.batch else 1
-        if doubt := model.warm_up([1, *({int(min(settings.max_batch_size, limit))} - {1})]):
+        if doubt := model.warm_up(settings.max_batch_size):
             structlog.get_logger().warning("not warmed up: the sizes of its inputs are free", message=doubt)
     except StartupError:
         raise

@@ -7,7 +7,7 @@ flight, queue) is read when Prometheus scrapes.
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
 
 from prometheus_client import (
@@ -90,6 +90,12 @@ class Metrics:
         self.warm_up_seconds = Gauge(
             "moorage_server_warm_up_seconds", "Time of the model's first runs, before it is ready.", registry=registry
         )
+        self._speed = Gauge(
+            "moorage_server_forward_rows_per_second",
+            "Of the model alone, by the rows of a batch; measured once before it served.",
+            ["rows"],
+            registry=registry,
+        )
         self._info = Gauge(
             "moorage_server_model_info",
             "The model being served; always 1.",
@@ -107,6 +113,10 @@ class Metrics:
         self.load_seconds.set(load_seconds)
         self.warm_up_seconds.set(warm_up_seconds)
         self._info.labels(**self.labels, format=format, sha256=sha256, device=device).set(1)
+
+    def measured(self, batch_seconds: Mapping[int, float]) -> None:
+        for rows, seconds in batch_seconds.items():
+            self._speed.labels(rows=str(rows)).set(round(rows / seconds, 1))
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Body and content type for a scrape."""

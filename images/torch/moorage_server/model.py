@@ -14,6 +14,7 @@ import torch
 
 from moorage_store.termination import one_line
 
+from . import calibration
 from .failures import DeviceLost, StartupError
 from .signature import ARRAYS, Array, Signature, TensorSpec
 
@@ -36,6 +37,8 @@ class Model:
     # Sizes each input was exported with: the best guess for dimensions that are free.
     examples: dict[str, list[int]] = field(default_factory=dict)
     warm_up_seconds: float = 0.0
+    batch_seconds: dict[int, float] = field(default_factory=dict)
+    """Of a batch by its rows, as far as was measured."""
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """The outputs in the order of the signature. BF16, which numpy lacks, comes as float32."""
@@ -60,14 +63,17 @@ class Model:
             raise OtherOutputs(f"moorage.yaml names the outputs {names}, the program has {list(given)}")
         return list(given.values())
 
-    def warm_up(self, rows: Sequence[int]) -> str:
-        """Runs zeros of each batch size, so that no request pays for first times, and checks what comes out.
+    def warm_up(self, max_batch_size: int) -> str:
+        """Runs zeros of the smallest and the largest batch, so that no request pays for first times, checks what comes
+        out, and measures the sizes between.
 
         Returns the words of a failure that may be the fault of sizes which had to be guessed; else none.
         """
         start = time.perf_counter()
-        for count in rows if self.signature.batch else rows[:1]:
-            inputs = [np.zeros(self._sizes(spec, count), ARRAYS[spec.datatype]) for spec in self.signature.inputs]
+        batch = self.signature.batch
+        low, high = (batch.low, max(batch.low, int(min(max_batch_size, batch.high)))) if batch else (1, 1)
+        for count in sorted({low, high}):
+            inputs = self._zeros(count)
             try:
                 outputs = self.run(inputs)
             except OtherOutputs as error:
@@ -83,8 +89,12 @@ class Model:
                 raise StartupError("LoadFailed", message) from error
             for spec, array in zip(self.signature.outputs, outputs, strict=True):
                 _check_output(spec, array)
+        self.batch_seconds = calibration.measure(lambda rows: self.run(self._zeros(rows)), low, high)
         self.warm_up_seconds = time.perf_counter() - start
         return ""
+
+    def _zeros(self, rows: int) -> list[Array]:
+        return [np.zeros(self._sizes(spec, rows), ARRAYS[spec.datatype]) for spec in self.signature.inputs]
 
     def _sizes(self, spec: TensorSpec, rows: int) -> list[int]:
         sizes = self.examples.get(spec.name) or [dim.low if dim.dynamic else dim.size for dim in spec.dims]

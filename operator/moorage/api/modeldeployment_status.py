@@ -63,6 +63,15 @@ class ColdStartStep(Model):
     """How much was fetched."""
 
 
+class BatchSpeed(Model):
+    """How fast the model alone is in batches of a size."""
+
+    batch_size: int
+    """Samples that went through the model together."""
+    samples_per_second: Decimal
+    """Measured by the server before it was ready."""
+
+
 class ColdStart(Model):
     """Where the time went between a pod's creation and its first request."""
 
@@ -74,6 +83,8 @@ class ColdStart(Model):
     """All steps together."""
     steps: Annotated[list[ColdStartStep], Field(max_length=16, json_schema_extra=BY_NAME)]
     """In their order. Steps that this pod has not, and times that its server does not tell, are left out."""
+    speeds: Annotated[list[BatchSpeed], Field(max_length=24, json_schema_extra=ATOMIC)] | None = None
+    """What the model can do at most in this pod, with nothing around it."""
 
 
 class ModelDeploymentStatus(Model):

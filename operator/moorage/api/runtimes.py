@@ -12,7 +12,7 @@ class Torch(Model):
     """The torch model server of this project: Open Inference Protocol v2 over HTTP, with dynamic batching."""
 
     max_batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
-    """Most samples that run through the model at once. Default 64."""
+    """Most samples that run through the model at once; the server takes fewer where that is as fast. Default 64."""
     max_queue_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     """How long a sample waits for others to fill a batch. Default 0: what is there runs at once."""
     max_queue_size: Annotated[int, Field(ge=1, le=1_000_000)] = 1024

@@ -7,6 +7,7 @@ has no such metrics, is left alone: its ladder has fewer steps.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,7 @@ SECONDS = 1.5
 LIMIT_BYTES = 1_048_576
 
 _LOAD, _WARM_UP = "moorage_server_model_load_seconds", "moorage_server_warm_up_seconds"
+_SPEED, _MOST_SPEEDS = "moorage_server_forward_rows_per_second", 24
 _NOTHING: Mapping[str, ServerTimes] = MappingProxyType({})
 
 Url = Callable[[dict[str, Any]], str]
@@ -73,12 +75,15 @@ class Servers:
 
 def _times(text: str) -> ServerTimes | None:
     try:
-        found = {
-            sample.name: sample.value
+        samples = [
+            sample
             for family in text_string_to_metric_families(text)
-            if family.name in (_LOAD, _WARM_UP)
+            if family.name in (_LOAD, _WARM_UP, _SPEED)
             for sample in family.samples
-        }
-    except ValueError:  # not metrics
+            if math.isfinite(sample.value)
+        ]
+        speeds = sorted((int(sample.labels["rows"]), sample.value) for sample in samples if sample.name == _SPEED)
+    except (ValueError, KeyError):  # not metrics, or not these
         return None
-    return ServerTimes(found[_LOAD], found.get(_WARM_UP)) if _LOAD in found else None
+    found = {sample.name: sample.value for sample in samples}
+    return ServerTimes(found[_LOAD], found.get(_WARM_UP), tuple(speeds[:_MOST_SPEEDS])) if _LOAD in found else None

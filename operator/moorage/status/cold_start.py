@@ -27,6 +27,8 @@ class ServerTimes:
 
     load: float | None = None
     warm_up: float | None = None
+    speeds: tuple[tuple[int, float], ...] = ()
+    """Rows a second of the model alone, by the size of a batch."""
 
 
 def compute(
@@ -44,8 +46,15 @@ def compute(
         return known
     at, name, pod = min(ready)
     created = _moment(pod["metadata"]["creationTimestamp"])
-    steps = _steps(pod, at, told.get(name, ServerTimes()))
-    return {"pod": name, "revision": revision, "totalSeconds": max(0, at - created), "steps": steps}
+    server = told.get(name, ServerTimes())
+    ladder = {
+        "pod": name,
+        "revision": revision,
+        "totalSeconds": max(0, at - created),
+        "steps": _steps(pod, at, server),
+    }
+    speeds = [{"batchSize": rows, "samplesPerSecond": _decimal(speed)} for rows, speed in server.speeds]
+    return {**ladder, "speeds": speeds} if speeds else ladder
 
 
 def begun(old: Object | None, replica_set: Object | None) -> bool:
@@ -134,4 +143,8 @@ def _moment(time: str) -> int:
 
 
 def _step(name: str, seconds: float) -> Object:
-    return {"name": name, "seconds": f"{max(0, seconds):.3f}".rstrip("0").rstrip(".")}
+    return {"name": name, "seconds": _decimal(seconds)}
+
+
+def _decimal(value: float) -> str:
+    return f"{max(0, value):.3f}".rstrip("0").rstrip(".")

@@ -19,6 +19,9 @@ METRICS = """# TYPE moorage_server_model_load_seconds gauge
 moorage_server_model_load_seconds{model="d",version="1"} 2.5
 # TYPE moorage_server_warm_up_seconds gauge
 moorage_server_warm_up_seconds{model="d",version="1"} 0.5
+# TYPE moorage_server_forward_rows_per_second gauge
+moorage_server_forward_rows_per_second{rows="64"} 9000.5
+moorage_server_forward_rows_per_second{rows="1"} 900.0
 """
 
 
@@ -57,12 +60,19 @@ async def test_a_ready_pod_is_asked_once(world: World, servers: Servers) -> None
     for _ in range(3):
         servers.ask(KEY, [ready(), pod("d-2", podIP="10.0.0.2")])
         await rest(servers)
-    assert servers.told(KEY) == {"d-1": ServerTimes(2.5, 0.5)}
+    assert servers.told(KEY) == {"d-1": ServerTimes(2.5, 0.5, ((1, 900.0), (64, 9000.5)))}
     assert (world.asked, world.changed) == (1, [KEY])
 
 
 @pytest.mark.parametrize(
-    ("status", "text"), [(404, METRICS), (200, "no metrics { at all"), (200, "other 1\n"), (200, "x" * 2_000_000)]
+    ("status", "text"),
+    [
+        (404, METRICS),
+        (200, "no metrics { at all"),
+        (200, "other 1\n"),
+        (200, METRICS.replace('"64"', '"many"')),
+        (200, "x" * 2_000_000),
+    ],
 )
 async def test_what_is_no_answer_changes_nothing(world: World, servers: Servers, status: int, text: str) -> None:
     world.status, world.text = status, text

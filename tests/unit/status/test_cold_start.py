@@ -45,6 +45,16 @@ def test_each_step_has_its_time_and_together_they_are_the_whole() -> None:
     assert ladder["steps"][2]["bytes"] == 1234
 
 
+def test_speeds_are_told_where_the_server_tells_them() -> None:
+    times = ServerTimes(2.5, 1.25, ((1, 900.0), (64, 9000.5)))
+    ladder = compute(None, replica_set(), [started()], {"d-a-1": times}) or {}
+    assert ladder["speeds"] == [
+        {"batchSize": 1, "samplesPerSecond": "900"},
+        {"batchSize": 64, "samplesPerSecond": "9000.5"},
+    ]
+    assert "speeds" not in (compute(None, replica_set(), [started()], {"d-a-1": ServerTimes(2.5)}) or {})
+
+
 def test_a_pod_without_a_fetch_and_a_silent_server_have_fewer_steps() -> None:
     check = {"name": "repository", "state": {"terminated": {"startedAt": at(5), "finishedAt": at(8)}}}
     ladder = compute(None, replica_set(), [started(fetch=check)], {})

@@ -1,0 +1,51 @@
+"""How large a batch is taken, from how long batches take."""
+
+import pytest
+
+from moorage_server import calibration
+from moorage_server.memory import keep_freed
+
+
+class Machine:
+    """A model whose batches take as long as is told, by a clock of its own."""
+
+    def __init__(self, seconds_of_rows) -> None:  # type: ignore[no-untyped-def]
+        self.now, self.runs, self._seconds = 0.0, [], seconds_of_rows
+
+    def run(self, rows: int) -> None:
+        self.runs.append(rows)
+        self.now += self._seconds(rows)
+
+    def measure(self, low: int, high: int) -> dict[int, float]:
+        return calibration.measure(self.run, low, high, lambda: self.now)
+
+
+def test_sizes_between_the_smallest_and_the_largest() -> None:
+    assert list(Machine(lambda rows: 1e-5).measure(1, 64)) == [1, 2, 4, 8, 16, 32, 64]
+    assert list(Machine(lambda rows: 1e-5).measure(3, 20)) == [3, 4, 8, 16, 20]
+    assert list(Machine(lambda rows: 1e-5).measure(1, 1)) == [1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "size"),
+    [
+        (lambda rows: 1e-4 + rows * 1e-6, 64),  # the larger the better
+        (lambda rows: rows * 1e-2, 1),  # no size is faster than another: nobody waits for others
+        (lambda rows: rows * (1e-3 if rows <= 16 else 2e-3), 2),  # out of the cache at 32; 2 are within 5 % of 16
+    ],
+)
+def test_the_smallest_that_is_about_as_fast_as_any(seconds, size: int) -> None:  # type: ignore[no-untyped-def]
+    assert calibration.best(Machine(seconds).measure(1, 64), 64) == size
+
+
+def test_a_slow_model_does_not_wait_for_all_sizes() -> None:
+    machine = Machine(lambda rows: 0.3)
+    seconds = machine.measure(1, 1024)
+    assert machine.now < 2 * calibration.SECONDS
+    assert calibration.best(seconds, 1024) == 1024, "it was still becoming faster"
+    assert calibration.best({}, 64) == 64
+
+
+def test_the_allocator_is_told_and_does_not_mind_being_told_again() -> None:
+    keep_freed()
+    keep_freed()
