@@ -79,7 +79,7 @@ class _Loop:
         try:
             writer.write(self._request)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+            await reader.readexactly(int(head.partition(b"\r\ncontent-length: ")[2].split()[0]))
         except (OSError, asyncio.IncompleteReadError):
             self._broken += 1
             reader, writer = await asyncio.open_connection(*self._address)

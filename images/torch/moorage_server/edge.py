@@ -14,7 +14,7 @@ import orjson
 import structlog
 
 from . import __version__, protocol
-from .engine import Engine, Job, ModelFailed, QueueFull, Result, Stopped
+from .engine import Engine, Job, ModelFailed, QueueFull, Result, Stopped, TimedOut
 from .logs import AccessLog
 from .messages import CLIENT_GONE, Request, Response, error
 from .metrics import Metrics
@@ -22,6 +22,7 @@ from .settings import Settings
 from .signature import Signature
 
 PLATFORMS = {"TorchExport": "pytorch_torchexport", "TorchScript": "pytorch_torchscript"}
+EXTENSIONS = ["binary_tensor_data", "schedule_policy"]
 NO_SUCH_PATH = (
     "no such path; there are /v2/health/{live,ready}, /v2, /v2/models/NAME[/versions/V][/ready|/infer] and "
     "/v2/repository/index"
@@ -141,7 +142,7 @@ class Edge:
         return _json({"ready": self._is_ready}, 200 if self._is_ready else 503)
 
     def _server(self, _request: Request) -> Response:
-        return _json({"name": "moorage", "version": __version__, "extensions": ["binary_tensor_data"]})
+        return _json({"name": "moorage", "version": __version__, "extensions": EXTENSIONS})
 
     def _index(self, request: Request) -> Response:
         """Of Triton's model repository extension the part that reads."""
@@ -169,7 +170,9 @@ class Edge:
         asked = protocol.parse_request(request.body, self.serving.signature, header)
         state: State = request.state
         state.asked = asked
-        state.job = self.serving.engine.submit(asked.inputs, asked.rows, partial(self._ran, request))
+        state.job = self.serving.engine.submit(
+            asked.inputs, asked.rows, partial(self._ran, request), asked.priority, asked.timeout
+        )
 
     def _ran(self, request: Request, result: Result) -> None:
         """The model's outputs, or why there are none."""
@@ -228,6 +231,8 @@ class Edge:
             return error(429, f"{self.settings.max_queue_size} requests wait already; try again later", _SOON)
         if isinstance(failed, Stopped):
             return error(503, "the server is going away; ask another replica", _SOON)
+        if isinstance(failed, TimedOut):
+            return error(504, "the request waited for longer than its timeout")
         if isinstance(failed, ModelFailed):
             return error(500, f"the model failed on this request: {failed}")
         self._log.error("request failed", path=request.path, exc_info=failed)

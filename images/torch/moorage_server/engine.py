@@ -7,6 +7,7 @@ HTTP nor JSON nor torch.
 
 import asyncio
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -40,12 +41,16 @@ class Stopped(Exception):
     """The server is going away and will not run this request any more."""
 
 
+class TimedOut(Exception):
+    """It has waited as long as its client would."""
+
+
 class ModelFailed(Exception):
     """The model raised an error on this request."""
 
 
 Result = list[Array] | Exception
-"""The model's outputs in the order of the signature; or ModelFailed or Stopped."""
+"""The model's outputs in the order of the signature; or ModelFailed, TimedOut or Stopped."""
 
 
 @dataclass(eq=False, slots=True)
@@ -56,6 +61,9 @@ class Job:
     done: Callable[[Result], None]
     shapes: tuple[tuple[int, ...], ...]
     """Of a row of each input, where they may differ: then requests cannot be one array."""
+    priority: int
+    deadline: float
+    """By the loop's clock."""
 
 
 class Engine:
@@ -78,8 +86,9 @@ class Engine:
         self._max_queue_size = max_queue_size
         self._max_delay = max_delay
         self._observe_batch = observe_batch
-        self._waiting: deque[Job] = deque()
-        self._waiting_rows = 0
+        self._waiting: dict[int, deque[Job]] = {}
+        """By priority, the first to go at the beginning."""
+        self._count = self._waiting_rows = 0
         self._loop = asyncio.get_running_loop()
         self._running = self._soon = self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
@@ -89,21 +98,33 @@ class Engine:
 
     @property
     def queue_size(self) -> int:
-        return len(self._waiting)
+        return self._count
 
     @property
     def full(self) -> bool:
-        return len(self._waiting) >= self._max_queue_size
+        return self._count >= self._max_queue_size
 
-    def submit(self, inputs: list[Array], rows: int, done: Callable[[Result], None]) -> Job:
-        """`done` is called on the loop, later, with what came of it. Raises Stopped and QueueFull."""
+    def submit(
+        self,
+        inputs: list[Array],
+        rows: int,
+        done: Callable[[Result], None],
+        priority: int = 0,
+        timeout: float = math.inf,
+    ) -> Job:
+        """`done` is called on the loop, later, with what came of it. Of those that wait, the lowest `priority` goes
+        first; after `timeout` seconds it is not run any more. Raises Stopped and QueueFull."""
         if self._stopped:
             raise Stopped
         if self.full:
             raise QueueFull
         shapes = tuple([array.shape[1:] for array in inputs]) if self._shapes_differ else ()
-        job = Job(inputs, rows, self._loop.time(), done, shapes)
-        self._waiting.append(job)
+        now = self._loop.time()
+        job = Job(inputs, rows, now, done, shapes, priority, now + timeout)
+        if priority not in self._waiting:
+            self._waiting = dict(sorted([*self._waiting.items(), (priority, deque())]))
+        self._waiting[priority].append(job)
+        self._count += 1
         self._waiting_rows += rows
         self._arrange()
         return job
@@ -111,11 +132,11 @@ class Engine:
     def cancel(self, job: Job) -> None:
         """Nobody waits for it any more: out of the queue it goes, if it is still there."""
         try:
-            self._waiting.remove(job)
+            self._waiting[job.priority].remove(job)
         except ValueError:
             job.done = _nobody
         else:
-            self._waiting_rows -= job.rows
+            self._left(job)
 
     async def broken(self) -> None:
         """Ends only with an error that leaves the model unusable: it is raised."""
@@ -124,17 +145,19 @@ class Engine:
     def stop(self) -> None:
         """Gives up what still waits."""
         self._stopped = True
-        waiting, self._waiting, self._waiting_rows = self._waiting, deque(), 0
+        waiting = [job for jobs in self._waiting.values() for job in jobs]
+        self._waiting, self._count, self._waiting_rows = {}, 0, 0
         for job in waiting:
             self._tell(job, Stopped())
 
     def _arrange(self) -> None:
         """Sees to it that a batch begins when its time has come."""
-        if self._running or self._soon or not self._waiting:
+        if self._running or self._soon or not self._count:
             return
         if self._max_delay and self._waiting_rows < self._max_rows:
             if self._timer is None:
-                self._timer = self._loop.call_at(self._waiting[0].arrived + self._max_delay, self._batch)
+                oldest = min(jobs[0].arrived for jobs in self._waiting.values() if jobs)
+                self._timer = self._loop.call_at(oldest + self._max_delay, self._batch)
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -195,21 +218,28 @@ class Engine:
         return results
 
     def _take(self) -> list[Job]:
-        """The oldest request and those after it that fit beside it; the others keep their places."""
-        if not self._waiting:
-            return []
-        batch, rows, passed = [self._waiting.popleft()], 0, []
-        rows = batch[0].rows
-        while self._batches and self._waiting and rows < self._max_rows:
-            job = self._waiting.popleft()
-            if job.shapes == batch[0].shapes and rows + job.rows <= self._max_rows:
-                batch.append(job)
-                rows += job.rows
-            else:
-                passed.append(job)
-        self._waiting.extendleft(reversed(passed))
-        self._waiting_rows -= rows
+        """The first request and those after it that fit beside it; the others keep their places."""
+        batch: list[Job] = []
+        rows, now = 0, self._loop.time()
+        for waiting in self._waiting.values():
+            passed = []
+            while waiting and (not batch or (self._batches and rows < self._max_rows)):
+                job = waiting.popleft()
+                if job.deadline < now:
+                    self._left(job)
+                    self._tell(job, TimedOut())
+                elif not batch or (job.shapes == batch[0].shapes and rows + job.rows <= self._max_rows):
+                    batch.append(job)
+                    rows += job.rows
+                    self._left(job)
+                else:
+                    passed.append(job)
+            waiting.extendleft(reversed(passed))
         return batch
+
+    def _left(self, job: Job) -> None:
+        self._count -= 1
+        self._waiting_rows -= job.rows
 
     def _run(self, batch: list[Job]) -> list[Result]:
         """One forward pass; where it fails, one for each request, so only the guilty fail."""

@@ -24,7 +24,8 @@ from moorage_store.termination import one_line
 
 from . import description
 from .failures import FAILED, DeviceLost, StartupError
-from .model import DTYPES, Model, leaves, out_of_memory
+from .model import DTYPES, Model, leaves, out_of_memory, pick
+from .program import Function, function, fused
 from .settings import Settings
 from .signature import Dim, Signature, TensorSpec
 from .threads import cpus
@@ -102,26 +103,39 @@ def _load_export(file: Path, described: description.Description | None, device: 
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
-    signature = _signature(program)
+    signature = own = _signature(program)
     if described:
         named = program.call_spec.out_spec.type in (dict, OrderedDict)
         signature = Signature(
-            description.fit_inputs(described.inputs, signature.inputs),
-            description.fit_outputs(described.outputs, signature.outputs, named),
+            description.fit_inputs(described.inputs, own.inputs),
+            description.fit_outputs(described.outputs, own.outputs, named),
         )
-    # Guards are Python source out of the file. Names, datatypes and shapes are checked with every request instead,
-    # and at a third of what torch's own check of them costs per call.
-    module = program.module(check_guards=False)
-    module.validate_inputs = False  # type: ignore[assignment]
-    in_spec = program.call_spec.in_spec
-
-    def forward(tensors: list[torch.Tensor]) -> Any:
-        args, kwargs = pytree.tree_unflatten(tensors, in_spec)
-        return module(*args, **kwargs)
-
+    forward = function(program)
+    if device == "cpu":
+        forward = fused(program, signature, forward)
+    forward = _in_order(forward, program, own, signature)
     given = pytree.tree_leaves(program.example_inputs) if program.example_inputs else []
     examples = {spec.name: list(tensor.shape) for spec, tensor in zip(signature.inputs, given, strict=False)}
     return Model(signature, device, forward, examples=examples)
+
+
+def _in_order(forward: Function, program: torch.export.ExportedProgram, own: Signature, wanted: Signature) -> Function:
+    """What it gives, in the order in which it is told."""
+    spec = program.call_spec.out_spec
+    place = dict(leaves(pytree.tree_unflatten(range(spec.num_leaves), spec)))
+    names = [output.name for output in own.outputs]
+    # As `description.fit_outputs` has found them: by their names, else by their places.
+    if all(output.name in place for output in wanted.outputs):
+        names = [output.name for output in wanted.outputs]
+    order = [place[name] for name in names]
+    if order == list(range(spec.num_leaves)):
+        return forward
+
+    def ordered(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        given = forward(tensors)
+        return [given[i] for i in order]
+
+    return ordered
 
 
 def _signature(program: torch.export.ExportedProgram) -> Signature:
@@ -165,7 +179,9 @@ def _load_script(file: Path, described: description.Description | None, device: 
     takes = [argument.name for argument in module.forward.schema.arguments[1:]]
     order = description.places(signature.inputs, takes)
 
-    def forward(tensors: list[torch.Tensor]) -> Any:
-        return module(*(tensors[i] for i in order))
+    names = [spec.name for spec in signature.outputs]
+
+    def forward(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        return pick(names, module(*(tensors[i] for i in order)))
 
     return Model(signature, device, forward)

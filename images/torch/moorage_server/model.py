@@ -33,7 +33,8 @@ class OtherOutputs(ValueError):
 class Model:
     signature: Signature
     device: str
-    forward: Callable[[list[torch.Tensor]], Any]
+    forward: Callable[[list[torch.Tensor]], Sequence[torch.Tensor]]
+    """Both in the order of the signature."""
     # Sizes each input was exported with: the best guess for dimensions that are free.
     examples: dict[str, list[int]] = field(default_factory=dict)
     warm_up_seconds: float = 0.0
@@ -48,20 +49,10 @@ class Model:
                     torch.from_numpy(array).to(self.device, DTYPES[spec.datatype])
                     for array, spec in zip(inputs, self.signature.inputs, strict=True)
                 ]
-                return [to_array(tensor) for tensor in self._pick(self.forward(tensors))]
+                return [to_array(tensor) for tensor in self.forward(tensors)]
         except torch.AcceleratorError as error:
             # CUDA remembers: after a failed kernel every later call of this process fails too.
             raise DeviceLost(one_line(error)) from error
-
-    def _pick(self, result: Any) -> list[torch.Tensor]:
-        given = dict(leaves(result))
-        names = [spec.name for spec in self.signature.outputs]
-        if given.keys() >= set(names):
-            return [given[name] for name in names]
-        # A dictionary says which is which; what has no names of its own comes in order.
-        if isinstance(result, dict) or len(given) != len(names):
-            raise OtherOutputs(f"moorage.yaml names the outputs {names}, the program has {list(given)}")
-        return list(given.values())
 
     def warm_up(self, max_batch_size: int) -> str:
         """Runs zeros of the smallest and the largest batch, so that no request pays for first times, checks what comes
@@ -119,6 +110,17 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(child, f"{path or 'output'}_{i}")
     elif value is not None:
         yield path or "output", value
+
+
+def pick(names: Sequence[str], result: Any) -> list[torch.Tensor]:
+    """The named ones out of what a program gave. Raises OtherOutputs."""
+    given = dict(leaves(result))
+    if given.keys() >= set(names):
+        return [given[name] for name in names]
+    # A dictionary says which is which; what has no names of its own comes in order.
+    if isinstance(result, dict) or len(given) != len(names):
+        raise OtherOutputs(f"moorage.yaml names the outputs {names}, the program has {list(given)}")
+    return list(given.values())
 
 
 def to_array(tensor: torch.Tensor) -> Array:

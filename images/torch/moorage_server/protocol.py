@@ -23,6 +23,9 @@ np.seterr(over="ignore")
 HEADER_LENGTH = b"inference-header-content-length"
 """The header, in lower case, that says where the JSON ends and binary data begins."""
 
+PRIORITY, LOWEST_PRIORITY = 5, 9
+"""Of a request that does not say; 1 goes first, as in Triton's scheduling policy extension."""
+
 _BINARY = "binary_data_size"
 
 
@@ -35,8 +38,11 @@ class InferRequest:
     id: str
     inputs: list[Array]  # in the order of the signature
     outputs: Sequence[int]  # places in the signature, in the order asked for
+    binary: frozenset[int]  # of these outputs, those that are wanted as binary data
     rows: int
-    binary: frozenset[int] = frozenset()  # of these outputs, those that are wanted as binary data
+    priority: int = PRIORITY
+    timeout: float = math.inf
+    """Seconds for which it may wait."""
 
 
 def parse_request(body: bytes | bytearray, signature: Signature, header_length: bytes | None = None) -> InferRequest:
@@ -57,9 +63,13 @@ def parse_request(body: bytes | bytearray, signature: Signature, header_length: 
     if signature.shared:
         _check_symbols(inputs, signature)
     rows = inputs[0].shape[0] if signature.batch is not None else 1
-    all_binary = "parameters" in request and _flag(request, "the request", "binary_data_output", False)
-    outputs, as_binary = _wanted(request.get("outputs"), signature, all_binary)
-    return InferRequest(id, inputs, outputs, rows, as_binary)
+    if "parameters" not in request:
+        return InferRequest(id, inputs, *_wanted(request.get("outputs"), signature, False), rows)
+    all_binary = _flag(request, "the request", "binary_data_output", False)
+    priority = _number(request, "priority", LOWEST_PRIORITY) or PRIORITY
+    microseconds = _number(request, "timeout", _LONGEST)
+    timeout = microseconds / 1e6 if microseconds else math.inf
+    return InferRequest(id, inputs, *_wanted(request.get("outputs"), signature, all_binary), rows, priority, timeout)
 
 
 def wants_only_ready(body: bytes | bytearray) -> bool:
@@ -296,6 +306,17 @@ def _flag(entry: dict[str, Any], what: str, name: str, default: bool) -> bool:
     value = _parameters(entry, what).get(name, default)
     if not isinstance(value, bool):
         raise BadRequest(f"{what}: its {name} is {_quote(value)}; it must be true or false")
+    return value
+
+
+_LONGEST = 86_400_000_000  # microseconds of a day
+
+
+def _number(request: dict[str, Any], name: str, most: int) -> int:
+    """0 where it is not said: so Triton has it, too."""
+    value = _parameters(request, "the request").get(name, 0)
+    if type(value) is not int or not 0 <= value <= most:
+        raise BadRequest(f"the request: its {name} is {_quote(value)}; it must be an integer from 0 to {most}")
     return value
 
 

@@ -154,7 +154,7 @@ def test_every_value_of_every_datatype_goes_both_ways(datatype: str, data: st.Da
     body, length = triton.InferenceServerClient.generate_request_body([tensor])
     asked = parse_request(body, known, str(length).encode())
     np.testing.assert_array_equal(asked.inputs[0], sent)
-    came, header = answer("m", "1", InferRequest("", [], [0], 1, frozenset({0})), asked.inputs, known)
+    came, header = answer("m", "1", InferRequest("", [], [0], frozenset({0}), 1), asked.inputs, known)
     result = triton.InferenceServerClient.parse_response_body(came, header_length=header)
     np.testing.assert_array_equal(result.as_numpy("y"), sent)
 
@@ -164,5 +164,5 @@ def test_bfloat16_goes_both_ways() -> None:
     sent = b"\xc0\x3f\x00\xc0\x80\x7f"
     asked = parse({"inputs": [entry("x", "BF16", [3], **raw(6))]}, sent, known=known)
     assert asked.inputs[0].tolist() == [1.5, -2.0, float("inf")]
-    body, header = answer("m", "1", InferRequest("", [], [0], 1, frozenset({0})), asked.inputs, known)
+    body, header = answer("m", "1", InferRequest("", [], [0], frozenset({0}), 1), asked.inputs, known)
     assert body[header:] == sent

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moorage_server.engine import Engine, ModelFailed, QueueFull, Result, Stopped
+from moorage_server.engine import Engine, ModelFailed, QueueFull, Result, Stopped, TimedOut
 from moorage_server.failures import DeviceLost
 from moorage_server.signature import Array, Dim, Signature, TensorSpec
 
@@ -51,7 +51,7 @@ def rows(*values: float, width: int = 2) -> list[Array]:
     return [np.repeat(np.float32(values), width).reshape(len(values), width)]
 
 
-async def infer(engine: Engine, inputs: list[Array], count: int) -> list[Array]:
+async def infer(engine: Engine, inputs: list[Array], count: int, *policy: float) -> list[Array]:
     answer: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
 
     def done(result: Result) -> None:
@@ -60,7 +60,7 @@ async def infer(engine: Engine, inputs: list[Array], count: int) -> list[Array]:
         else:
             answer.set_result(result)
 
-    job = engine.submit(inputs, count, done)
+    job = engine.submit(inputs, count, done, *policy)  # type: ignore[arg-type]
     try:
         return await answer
     except asyncio.CancelledError:
@@ -92,6 +92,43 @@ async def test_what_arrives_while_a_batch_runs_is_the_next_batch() -> None:
         assert await first == [0]
         assert await asyncio.gather(*others) == [[2 * i, 2 * i + 1] for i in range(1, 11)]
     assert model.batches == [1, 20]
+
+
+async def test_the_lowest_priority_goes_first_and_the_others_in_their_order() -> None:
+    model = Doubling()
+    model.gate.clear()
+    order: list[float] = []
+
+    async def one(value: float, priority: int) -> None:
+        await infer(engine, rows(value), 1, priority)
+        order.append(value)
+
+    async with running(model, max_batch_size=1) as engine, asyncio.TaskGroup() as group:
+        group.create_task(one(0, 5))
+        await asyncio.sleep(0.05)
+        for value, priority in ((1, 9), (2, 5), (3, 1), (4, 5), (5, 1)):
+            group.create_task(one(value, priority))
+        await waiting(engine, 5)
+        model.gate.set()
+    assert order == [0, 3, 5, 2, 4, 1]
+
+
+async def test_who_has_waited_too_long_is_told_and_costs_no_pass() -> None:
+    model = Doubling()
+    model.gate.clear()
+    async with running(model) as engine:
+        first = asyncio.create_task(ask(engine, 0))
+        await asyncio.sleep(0.05)
+        late = asyncio.create_task(infer(engine, rows(1), 1, 5, 0.01))
+        patient = asyncio.create_task(infer(engine, rows(2), 1, 5, 60))
+        await waiting(engine, 2)
+        await asyncio.sleep(0.05)
+        model.gate.set()
+        with pytest.raises(TimedOut):
+            await late
+        assert (await first, [float(v) for v in (await patient)[0][:, 0]]) == ([0], [4])
+        assert engine.queue_size == 0
+    assert model.batches == [1, 1]
 
 
 async def test_a_batch_has_at_most_so_many_rows() -> None:

@@ -54,6 +54,15 @@ def test_id_and_selected_outputs() -> None:
     assert list(parse({"inputs": [tensor()], "outputs": []}).outputs) == [0, 1]
 
 
+def test_how_urgent_it_is_and_how_long_it_may_wait() -> None:
+    said = parse({"inputs": [tensor()], "parameters": {"priority": 1, "timeout": 250_000}})
+    assert (said.priority, said.timeout) == (1, 0.25)
+    silent = parse({"inputs": [tensor()], "parameters": {"priority": 0, "timeout": 0, "other": "x"}})
+    assert (silent.priority, silent.timeout) == (5, math.inf)
+    for parameters in ({"priority": 10}, {"priority": "1"}, {"timeout": -1}, {"timeout": 1.5}, {"timeout": True}):
+        assert "it must be an integer from 0 to" in refusal({"inputs": [tensor()], "parameters": parameters})
+
+
 def test_inputs_come_in_the_order_of_the_signature() -> None:
     known = signature(TensorSpec("a", "INT64", (BATCH,)), TensorSpec("b", "INT64", (BATCH,)))
     b, a = (
@@ -217,7 +226,7 @@ def test_bytes_are_no_surprise(body: bytes) -> None:
 
 
 def test_an_answer_holds_the_outputs_asked_for() -> None:
-    request = InferRequest("7", [], [1, 0], 2)
+    request = InferRequest("7", [], [1, 0], frozenset(), 2)
     body = orjson.loads(answer("digits", "2", request, [np.float32([0.1, 2]), np.int64([3, 4])], ONE)[0])
     assert body == {
         "model_name": "digits",
@@ -233,7 +242,7 @@ def test_an_answer_holds_the_outputs_asked_for() -> None:
 def test_an_answer_without_numbers_is_still_json() -> None:
     values = np.array([[math.nan, 1.5], [math.inf, -math.inf]], np.float32)
     known = signature(X, outputs=(TensorSpec("y", "FP32", (BATCH, Dim(2))),))
-    body = orjson.loads(answer("m", "1", InferRequest("", [], [0], 2), [values], known)[0])
+    body = orjson.loads(answer("m", "1", InferRequest("", [], [0], frozenset(), 2), [values], known)[0])
     assert body["outputs"][0]["data"] == [None, 1.5, None, None]
     assert "id" not in body
 
@@ -241,7 +250,9 @@ def test_an_answer_without_numbers_is_still_json() -> None:
 @pytest.mark.parametrize("datatype", sorted(ARRAYS))
 def test_every_datatype_is_answered(datatype: str) -> None:
     known = signature(X, outputs=(TensorSpec("y", datatype, (BATCH,)),))
-    body = orjson.loads(answer("m", "1", InferRequest("", [], [0], 2), [np.array([0, 1], ARRAYS[datatype])], known)[0])
+    body = orjson.loads(
+        answer("m", "1", InferRequest("", [], [0], frozenset(), 2), [np.array([0, 1], ARRAYS[datatype])], known)[0]
+    )
     assert body["outputs"][0]["data"] == [0, 1]
 
 

@@ -27,7 +27,11 @@ def test_health(client: httpx.Client) -> None:
 
 
 def test_metadata(client: httpx.Client) -> None:
-    assert client.get("/v2").json() == {"name": "moorage", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
+    assert client.get("/v2").json() == {
+        "name": "moorage",
+        "version": "0.1.0",
+        "extensions": ["binary_tensor_data", "schedule_policy"],
+    }
     metadata = client.get("/v2/models/digits").json()
     assert metadata == {
         "name": "digits",
