@@ -27,7 +27,7 @@ from moorage.kube.errors import ApiError, NotFound, Transient, error_from
 from moorage.kube.kinds import LEASE, Kind, kind_of
 
 FIELD_MANAGER = "moorage"
-PAGE = 500
+PAGE = 100
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 # JSON is YAML as long as nothing is escaped: YAML knows no escapes for 🚢.

@@ -66,7 +66,12 @@ def _pack(obj: Object, new: int) -> _Held:
     status = slimmed.pop("status", None)
     slimmed["metadata"].pop("resourceVersion", None)
     indexed = tuple(found for index in INDEXES for found in index(obj))
-    return _Held(new, obj["metadata"]["uid"], indexed, orjson.dumps(slimmed), orjson.dumps(status) if status else b"")
+    return _Held(new, obj["metadata"]["uid"], indexed, _dumped(slimmed), _dumped(status) if status else b"")
+
+
+def _dumped(obj: Object) -> bytes:
+    """A copy: what orjson itself gives has kept the room that it was written in, four times as much in the mean."""
+    return bytes(memoryview(orjson.dumps(obj)))
 
 
 class Store:
