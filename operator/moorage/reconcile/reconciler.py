@@ -71,9 +71,11 @@ class Reconciler:
         self._patience = Patience(time.monotonic)
         children = Children(client, store)
 
+        both = {there: settings.defaults(pod_monitors=there) for there in (False, True)}
+
         def defaults() -> Any:
             wanted = settings.pod_monitors
-            return settings.defaults(pod_monitors=wanted == "Enabled" or (wanted == "Auto" and resync.pod_monitors))
+            return both[wanted == "Enabled" or (wanted == "Auto" and resync.pod_monitors)]
 
         events = EventReader(client)
         self._serving = Serving(store, children, replicas, Servers(session, queue.add), events, defaults)
