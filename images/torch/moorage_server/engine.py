@@ -53,7 +53,7 @@ Result = list[Array] | Exception
 """The model's outputs in the order of the signature; or ModelFailed, TimedOut or Stopped."""
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)  # a deque that has not what it is asked for prints it
 class Job:
     inputs: list[Array]
     rows: int
