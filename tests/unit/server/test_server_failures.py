@@ -95,11 +95,12 @@ async def end_of_a_server_whose_model_raises(
 ) -> Exception:
     class Broken:
         signature = Signature((TensorSpec("x", "FP32", (Dim(-1),)),), (TensorSpec("y", "FP32", (Dim(-1),)),))
+        device, warm_up_seconds, batch_seconds = "cuda", 0.0, {1: 0.001}
 
         def run(self, inputs: Sequence[Array]) -> list[Array]:
             raise raised
 
-    monkeypatch.setattr(lifecycle, "_load", lambda settings: (Broken(), "cuda", 0.0))
+    monkeypatch.setattr(lifecycle, "_load", lambda settings: Broken())
     with structlog.testing.capture_logs() as lines:
         server = asyncio.create_task(lifecycle.run(Settings(tmp_path, "m", http_port=0, metrics_port=0)))
         async with asyncio.timeout(120):
