@@ -23,6 +23,8 @@ class Run:
 
     sent: int
     good: int
+    good_in_time: int
+    """Before the last was sent."""
     refused: int
     broken: int
     unsent: int
@@ -53,11 +55,13 @@ class _Loop:
         self._request = head.encode() + body
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._took: dict[str, list[float]] = {"good": [], "refused": []}
-        self._broken = self._unsent = self._no_retry = 0
+        self._broken = self._unsent = self._no_retry = self._in_time = 0
+        self._end = 0.0
 
     async def run(self, rate: float, connections: int, seconds: float) -> Run:
         self._free = [await asyncio.open_connection(*self._address) for _ in range(connections)]
         begin, number = time.perf_counter(), 0
+        self._end = begin + seconds
         async with asyncio.TaskGroup() as group:
             while (now := time.perf_counter() - begin) < seconds:
                 if (wait := number / rate - now) > 0:
@@ -69,7 +73,8 @@ class _Loop:
                     self._unsent += 1
         good, refused = self._took["good"], self._took["refused"]
         return Run(
-            sent=number - self._unsent, good=len(good), refused=len(refused), broken=self._broken, unsent=self._unsent,
+            sent=number - self._unsent, good=len(good), good_in_time=self._in_time, refused=len(refused),
+            broken=self._broken, unsent=self._unsent,
             without_retry_after=self._no_retry,
             good_p50=_percentile(good, 50), good_p99=_percentile(good, 99), refused_p99=_percentile(refused, 99),
         )  # fmt: skip
@@ -82,11 +87,13 @@ class _Loop:
             await reader.readexactly(int(head.partition(b"\r\ncontent-length: ")[2].split()[0]))
         except (OSError, asyncio.IncompleteReadError):
             self._broken += 1
+            writer.close()
             reader, writer = await asyncio.open_connection(*self._address)
         else:
             took, status = (time.perf_counter() - start) * 1000, int(head.split()[1])
             if status == 200:
                 self._took["good"].append(took)
+                self._in_time += time.perf_counter() < self._end
             elif status in (429, 503):
                 self._took["refused"].append(took)
                 self._no_retry += b"\r\nretry-after: " not in head

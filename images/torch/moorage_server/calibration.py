@@ -17,7 +17,7 @@ _AS_FAST = 0.95
 def measure(
     run: Callable[[int], object], low: int, high: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[int, float]:
-    """Seconds of a batch by its rows, for powers of two between the bounds and the bounds themselves."""
+    """Seconds of a forward pass by its rows, for powers of two between the bounds and the bounds themselves."""
     begin, seconds = clock(), {}
     for rows in sorted({low, high, *(1 << power for power in range(high.bit_length()) if low < 1 << power < high)}):
         if clock() - begin > SECONDS:
@@ -28,15 +28,14 @@ def measure(
             start = clock()
             run(rows)
             times.append(clock() - start)
-        seconds[rows] = min(times) + _AROUND
+        seconds[rows] = min(times)
     return seconds
 
 
 def best(seconds: Mapping[int, float], high: int) -> int:
-    """The smallest batch that is about as fast as any; `high` where more rows were faster as far as was measured."""
-    if not seconds:
+    """The smallest batch that is about as fast as any; `high` where not all were measured."""
+    if high not in seconds:
         return high
-    speeds = {rows: rows / taken for rows, taken in sorted(seconds.items())}
+    speeds = {rows: rows / (taken + _AROUND) for rows, taken in sorted(seconds.items())}
     enough = _AS_FAST * max(speeds.values())
-    size = next(rows for rows, speed in speeds.items() if speed >= enough)
-    return high if size == max(speeds) else size
+    return next(rows for rows, speed in speeds.items() if speed >= enough)

@@ -203,6 +203,9 @@ class Edge:
             allowed = ", ".join(method.decode() for method in route.methods if method != b"HEAD")
             message = f"{request.method.decode()} is not allowed here; use {allowed}"
             return error(405, message, f"Allow: {allowed}\r\n")
+        if request.crowded and not route.probe:
+            limit = self.settings.max_connections
+            return error(503, f"{limit} connections are open already; try again later", _SOON, close=True)
         if self.serving is None:
             loading = route.infers or route.call == self._model
             return error(503, "the model is still loading", _SOON) if loading else None

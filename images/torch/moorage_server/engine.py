@@ -57,13 +57,13 @@ Result = list[Array] | Exception
 class Job:
     inputs: list[Array]
     rows: int
-    arrived: float
+    start_by: float
+    """By the loop's clock: until then it may wait for others to go with."""
     done: Callable[[Result], None]
     shapes: tuple[tuple[int, ...], ...]
     """Of a row of each input, where they may differ: then requests cannot be one array."""
     priority: int
-    deadline: float
-    """By the loop's clock."""
+    expiry: asyncio.TimerHandle | None = None
 
 
 class Engine:
@@ -81,6 +81,7 @@ class Engine:
         self._model = model
         self._thread = thread
         self._batches = batch is not None
+        self._least_rows = batch.low if batch else 1
         self._max_rows = int(min(max_batch_size, batch.high)) if batch else 1
         self._shapes_differ = any(dim.dynamic for spec in model.signature.inputs for dim in spec.dims[1:])
         self._max_queue_size = max_queue_size
@@ -120,23 +121,37 @@ class Engine:
             raise QueueFull
         shapes = tuple([array.shape[1:] for array in inputs]) if self._shapes_differ else ()
         now = self._loop.time()
-        job = Job(inputs, rows, now, done, shapes, priority, now + timeout)
+        job = Job(inputs, rows, now + min(self._max_delay, timeout / 2), done, shapes, priority)
+        if timeout < math.inf:
+            job.expiry = self._loop.call_at(now + timeout, self._expire, job)
         if priority not in self._waiting:
             self._waiting = dict(sorted([*self._waiting.items(), (priority, deque())]))
         self._waiting[priority].append(job)
         self._count += 1
         self._waiting_rows += rows
+        if self._timer is not None and job.start_by < self._timer.when():
+            self._timer.cancel()
+            self._timer = None
         self._arrange()
         return job
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for it any more: out of the queue it goes, if it is still there."""
+        if not self._remove(job):
+            job.done = _nobody
+
+    def _expire(self, job: Job) -> None:
+        if self._remove(job):
+            self._tell(job, TimedOut())
+
+    def _remove(self, job: Job) -> bool:
+        """Whether it was still waiting."""
         try:
             self._waiting[job.priority].remove(job)
         except ValueError:
-            job.done = _nobody
-        else:
-            self._left(job)
+            return False
+        self._left(job)
+        return True
 
     async def broken(self) -> None:
         """Ends only with an error that leaves the model unusable: it is raised."""
@@ -145,10 +160,11 @@ class Engine:
     def stop(self) -> None:
         """Gives up what still waits."""
         self._stopped = True
-        waiting = [job for jobs in self._waiting.values() for job in jobs]
-        self._waiting, self._count, self._waiting_rows = {}, 0, 0
-        for job in waiting:
-            self._tell(job, Stopped())
+        for jobs in self._waiting.values():
+            while jobs:
+                job = jobs.popleft()
+                self._left(job)
+                self._tell(job, Stopped())
 
     def _arrange(self) -> None:
         """Sees to it that a batch begins when its time has come."""
@@ -156,8 +172,8 @@ class Engine:
             return
         if self._max_delay and self._waiting_rows < self._max_rows:
             if self._timer is None:
-                oldest = min(jobs[0].arrived for jobs in self._waiting.values() if jobs)
-                self._timer = self._loop.call_at(oldest + self._max_delay, self._batch)
+                first = min(job.start_by for jobs in self._waiting.values() for job in jobs)
+                self._timer = self._loop.call_at(first, self._batch)
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -220,15 +236,12 @@ class Engine:
     def _take(self) -> list[Job]:
         """The first request and those after it that fit beside it; the others keep their places."""
         batch: list[Job] = []
-        rows, now = 0, self._loop.time()
+        rows = 0
         for waiting in self._waiting.values():
             passed = []
             while waiting and (not batch or (self._batches and rows < self._max_rows)):
                 job = waiting.popleft()
-                if job.deadline < now:
-                    self._left(job)
-                    self._tell(job, TimedOut())
-                elif not batch or (job.shapes == batch[0].shapes and rows + job.rows <= self._max_rows):
+                if not batch or (job.shapes == batch[0].shapes and rows + job.rows <= self._max_rows):
                     batch.append(job)
                     rows += job.rows
                     self._left(job)
@@ -240,6 +253,8 @@ class Engine:
     def _left(self, job: Job) -> None:
         self._count -= 1
         self._waiting_rows -= job.rows
+        if job.expiry is not None:
+            job.expiry.cancel()
 
     def _run(self, batch: list[Job]) -> list[Result]:
         """One forward pass; where it fails, one for each request, so only the guilty fail."""
@@ -263,9 +278,8 @@ class Engine:
         if not self._batches:
             self._observe_batch(1)
             return self._model.run(inputs)
-        # A single request may bring more rows than a batch may have. Even parts leave no small remainder, which a
-        # model with a least batch size would refuse.
-        count = -(-rows // self._max_rows)
+        # A single request may bring more rows than a batch may have: even parts, and none smaller than the model takes.
+        count = max(1, min(-(-rows // self._max_rows), rows // self._least_rows))
         ends = [rows * i // count for i in range(count + 1)]
         parts = []
         for start, end in itertools.pairwise(ends):

@@ -59,6 +59,8 @@ class Door:
     def __init__(self, application: Application, limits: Limits) -> None:
         self.application, self.limits = application, limits
         self.connections: set[Connection] = set()
+        self.surplus = 0
+        """Connections beyond the limit, for one answer each."""
         self.held = 0
         """Bytes of requests that have come and are not answered."""
         self.last_answers = False
@@ -96,16 +98,24 @@ class Door:
             self._sweeping.cancel()
 
     def enter(self, connection: "Connection") -> bool:
-        """Whether there is room for one more. Whoever has been silent longest makes room, as nginx has it: probes must
-        get in while clients keep connections that they do not use."""
-        room = len(self.connections) < self.limits.connections
-        if not room and (silent := [one for one in self.connections if one.idle]):
-            longest = min(silent, key=lambda one: one.deadline)
-            self.connections.remove(longest)
-            longest.abort()
-            room = True
+        """Whether there is room for one more. Whoever has been silent longest makes room, as nginx has it, and then who
+        takes long to say what it wants: clients must not keep others out with connections that they do not use."""
+        room = len(self.connections) - self.surplus < self.limits.connections
+        if not room:
+            unused = [one for one in self.connections if one.idle] or [one for one in self.connections if one.begun]
+            if unused:
+                first = min(unused, key=lambda one: one.deadline)
+                self.leave(first)
+                first.abort()
+                room = True
         self.connections.add(connection)
+        self.surplus += not room
         return room
+
+    def leave(self, connection: "Connection") -> None:
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self.surplus -= connection.crowded
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -149,6 +159,7 @@ class Connection(asyncio.Protocol):
         self._current: Request | None = None  # that is with the application
         self._paused = self._blocked = False
         self._deaf = self._hung_up = self._pumping = False
+        self.crowded = False
         self.deadline = _FOREVER
         """By the loop's clock: then it is closed, or told that it was too slow."""
 
@@ -156,13 +167,10 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
-        limit = self._limits.connections
-        if self._door.enter(self):
-            self._rest()
-        elif len(self._door.connections) > 2 * limit:  # those that are being told so
+        self.crowded = not self._door.enter(self)
+        if self._door.surplus > self._limits.connections:
             self.abort()
-        else:
-            self._close_with(error(503, f"{limit} connections are open already; try again later", "Retry-After: 1\r\n"))
+        self._rest()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -202,7 +210,7 @@ class Connection(asyncio.Protocol):
         self.deadline = self._now() + self._limits.body_seconds
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._door.connections.discard(self)
+        self._door.leave(self)
         self._deaf = self._hung_up = True
         gone = [one for one in (self._current, *self._waiting, self._request) if one is not None]
         self._current = self._request = None
@@ -258,7 +266,7 @@ class Connection(asyncio.Protocol):
         if parser.should_upgrade() and request.method != b"CONNECT":
             self._again = _without_upgrade(request)
             return
-        request.began = time.perf_counter()
+        request.began, request.crowded = time.perf_counter(), self.crowded
         request.keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
         version = parser.get_http_version()
         request.old = version == "1.0"
@@ -328,7 +336,8 @@ class Connection(asyncio.Protocol):
         limits, held = self._limits, self._door.held
         if one > limits.body_bytes:
             return error(413, f"the body is larger than {limits.body_bytes} bytes", close=True)
-        if more and held + more > limits.all_requests_bytes:  # a probe has no body
+        # A probe has no body. Room for a head, so that the largest body fits beside its own.
+        if more and held + more > limits.all_requests_bytes + _HEAD_BYTES:
             message = f"requests hold {held} bytes already; try again later"
             return error(429, message, "Retry-After: 1\r\n", close=True)
         return None
@@ -390,7 +399,8 @@ class Connection(asyncio.Protocol):
         self._door.held -= request.held
         request.held, request.body = 0, b""
         # Who sent more before it was told is answered that, too.
-        keep = request.keep_alive and not response.close and (not self._door.last_answers or bool(self._waiting))
+        last = self._door.last_answers and not self._waiting
+        keep = request.keep_alive and not (response.close or last or self.crowded)
         body = response.body
         connection = "" if keep and not request.old else f"Connection: {'keep-alive' if keep else 'close'}\r\n"
         head = (
@@ -415,7 +425,8 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         limits = self._limits
-        seconds = (limits.idle_seconds, limits.head_seconds, limits.body_seconds)[self._reading]
+        idle = limits.head_seconds if self.crowded else limits.idle_seconds
+        seconds = (idle, limits.head_seconds, limits.body_seconds)[self._reading]
         self.deadline = self._now() + seconds
         if self._paused:
             self._paused = False
@@ -476,6 +487,11 @@ class Connection(asyncio.Protocol):
     def idle(self) -> bool:
         """Nothing is on its way to it nor from it."""
         return self._has_nothing and not self._hung_up and not self._transport.get_write_buffer_size()
+
+    @property
+    def begun(self) -> bool:
+        """It has sent a part of its first head, and nothing since."""
+        return self._reading == _HEAD and self._current is None and not self._waiting and not self._hung_up
 
     @property
     def _has_nothing(self) -> bool:

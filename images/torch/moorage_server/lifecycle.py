@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -25,7 +26,7 @@ from .edge import Edge, MetricsEdge, Serving
 from .engine import Engine, Runnable
 from .failures import FAILED, DeviceLost, StartupError
 from .http1 import Door
-from .memory import keep_freed
+from .memory import give_back, keep_freed
 from .messages import Limits
 from .metrics import Metrics
 from .settings import Settings
@@ -33,6 +34,7 @@ from .settings import Settings
 # Without a request for so long, clients have found other replicas. Longer than any balancer takes to act on readiness
 # is `preStop`'s business; this is for connections that stay open.
 QUIET_SECONDS = 1.5
+METRICS_CONNECTIONS = 64
 
 
 async def run(settings: Settings) -> int:
@@ -50,8 +52,11 @@ async def run(settings: Settings) -> int:
         body_seconds=settings.body_timeout_seconds,
         idle_seconds=settings.idle_timeout_seconds,
     )
-    door, metrics_door = Door(edge, limits), Door(MetricsEdge(metrics), limits)
-    _allow_files(settings.max_connections + 256)
+    door, metrics_door = (
+        Door(edge, limits),
+        Door(MetricsEdge(metrics), replace(limits, connections=METRICS_CONNECTIONS)),
+    )
+    _allow_files(2 * (settings.max_connections + METRICS_CONNECTIONS) + 256)
     ports = {"http": await _open(door, settings.http_port), "metrics": await _open(metrics_door, settings.metrics_port)}
     log.info("listening", **ports, model=settings.model_name)
 
@@ -67,7 +72,9 @@ async def run(settings: Settings) -> int:
     load_seconds = time.perf_counter() - start - model.warm_up_seconds
     metrics.loaded(load_seconds, model.warm_up_seconds, settings.model_format, settings.model_sha256, model.device)
     metrics.measured(model.batch_seconds)
-    batch_size = calibration.best(model.batch_seconds, settings.max_batch_size)
+    batch = model.signature.batch
+    largest = int(min(settings.max_batch_size, batch.high)) if batch else 1
+    batch_size = calibration.best(model.batch_seconds, largest)
 
     engine = Engine(
         model,
@@ -80,12 +87,13 @@ async def run(settings: Settings) -> int:
     # What is there now stays: the collector need not look at half a million objects of torch again and again.
     gc.collect()
     gc.freeze()
+    give_back()
     gc.set_threshold(20_000, 20, 20)
     metrics.queue_size = lambda: engine.queue_size
     edge.serving = Serving(model.signature, engine)
     signature = {kind: [str(t) for t in getattr(model.signature, kind)] for kind in ("inputs", "outputs")}
     seconds = {"load_seconds": round(load_seconds, 3), "warm_up_seconds": round(model.warm_up_seconds, 3)}
-    batches = {"batches": True, "batch_size": batch_size} if model.signature.batch else {"batches": False}
+    batches = {"batches": True, "batch_size": batch_size} if batch else {"batches": False}
     log.info("ready", **seconds, device=model.device, **batches, **signature)
 
     broken = asyncio.create_task(engine.broken())
@@ -155,6 +163,8 @@ def _allow_files(count: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))
+    if hard < count:
+        structlog.get_logger().warning("fewer files may be open than there may be connections", files=hard, need=count)
 
 
 def _signals() -> asyncio.Event:

@@ -79,7 +79,9 @@ def _load(settings: Settings, path: Path, device: str) -> Model:
         raise StartupError("FormatMismatch", message)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return (_load_export if wanted == "TorchExport" else _load_script)(file, described, device)
+        if wanted == "TorchExport":
+            return _load_export(file, described, device, settings.max_batch_size)
+        return _load_script(file, described, device)
 
 
 def _device(wanted: str) -> str:
@@ -93,7 +95,7 @@ def _device(wanted: str) -> str:
     return "cuda" if there and wanted != "CPU" else "cpu"
 
 
-def _load_export(file: Path, described: description.Description | None, device: str) -> Model:
+def _load_export(file: Path, described: description.Description | None, device: str, max_batch_size: int) -> Model:
     model_check.check_export(file)
     # What torch.export.load calls, without its way back to an older format that `model_check` does not check.
     from torch.export.pt2_archive._package import load_pt2
@@ -112,7 +114,7 @@ def _load_export(file: Path, described: description.Description | None, device: 
         )
     forward = function(program)
     if device == "cpu":
-        forward = fused(program, signature, forward)
+        forward = fused(program, signature, forward, max_batch_size)
     forward = _in_order(forward, program, own, signature)
     given = pytree.tree_leaves(program.example_inputs) if program.example_inputs else []
     examples = {spec.name: list(tensor.shape) for spec, tensor in zip(signature.inputs, given, strict=False)}

@@ -12,9 +12,16 @@ _KEPT_BYTES = 1 << 30
 
 
 def keep_freed() -> None:
-    """To be called before there are threads. Nothing where the C library is another than glibc."""
+    """To be called before there are threads of ours. Nothing where the C library is another than glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return
     for setting, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _KEPT_BYTES), (_TRIM_THRESHOLD, _KEPT_BYTES)):
         mallopt(setting, value)
+
+
+def give_back() -> None:
+    """What is free now, once: loading needs more than serving does."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

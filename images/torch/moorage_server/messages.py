@@ -54,8 +54,8 @@ def error(status: int, message: str, headers: str = "", *, close: bool = False) 
 
 class Request:
     __slots__ = (
-        "began", "body", "connection", "finished", "headers", "held", "keep_alive", "method", "old", "refusal", "size",
-        "state", "target",
+        "began", "body", "connection", "crowded", "finished", "headers", "held", "keep_alive", "method", "old",
+        "refusal", "size", "state", "target",
     )  # fmt: skip
 
     def __init__(self, connection: "Connection") -> None:
@@ -70,6 +70,8 @@ class Request:
         """Bytes of its head and of its body, as it came or unpacked, in memory."""
         self.began = 0.0
         """When its head was there, by time.perf_counter()."""
+        self.crowded = False
+        """Its connection is one more than there should be: only who asks how the server is shall be answered."""
         self.keep_alive = True
         self.old = False
         self.refusal: Response | None = None

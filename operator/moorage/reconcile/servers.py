@@ -7,7 +7,6 @@ has no such metrics, is left alone: its ladder has fewer steps.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +26,7 @@ LIMIT_BYTES = 1_048_576
 
 _LOAD, _WARM_UP = "moorage_server_model_load_seconds", "moorage_server_warm_up_seconds"
 _SPEED, _MOST_SPEEDS = "moorage_server_forward_rows_per_second", 24
+_SENSIBLE = 1e12
 _NOTHING: Mapping[str, ServerTimes] = MappingProxyType({})
 
 Url = Callable[[dict[str, Any]], str]
@@ -80,7 +80,7 @@ def _times(text: str) -> ServerTimes | None:
             for family in text_string_to_metric_families(text)
             if family.name in (_LOAD, _WARM_UP, _SPEED)
             for sample in family.samples
-            if math.isfinite(sample.value)
+            if 0 <= sample.value < _SENSIBLE
         ]
         speeds = sorted((int(sample.labels["rows"]), sample.value) for sample in samples if sample.name == _SPEED)
     except (ValueError, KeyError):  # not metrics, or not these

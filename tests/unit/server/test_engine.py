@@ -131,6 +131,46 @@ async def test_who_has_waited_too_long_is_told_and_costs_no_pass() -> None:
     assert model.batches == [1, 1]
 
 
+async def test_a_timeout_comes_in_its_time_whatever_goes_before() -> None:
+    model = Doubling()
+    model.gate.clear()
+    async with running(model, max_batch_size=1) as engine:
+        running_one = asyncio.create_task(ask(engine, 0))
+        await asyncio.sleep(0.05)
+        with pytest.raises(TimedOut):
+            await infer(engine, rows(1), 1, 9, 0.01)  # while that one still runs
+        assert engine.queue_size == 0
+        model.gate.set()
+        await running_one
+
+
+async def test_who_has_less_time_than_a_batch_may_wait_is_served_in_it() -> None:
+    model = Doubling()
+    async with running(model, max_batch_size=64, max_delay=60) as engine, asyncio.timeout(50):
+        await infer(engine, rows(1), 1, 5, 20)
+
+
+async def test_a_job_that_runs_can_be_given_up_after_the_end() -> None:
+    model = Doubling()
+    model.gate.clear()
+    async with running(model) as engine:
+        job = engine.submit(rows(1), 1, lambda _: None)
+        await waiting(engine, 0)
+        engine.stop()
+        engine.cancel(job)
+
+
+async def test_no_part_of_a_large_request_is_smaller_than_the_model_takes() -> None:
+    pair = Dim(-1, "batch", low=2)
+    model = Doubling(
+        Signature((TensorSpec("x", "FP32", (pair, Dim(-1))),), (TensorSpec("y", "FP32", (pair, Dim(-1))),))
+    )
+    async with running(model, max_batch_size=2) as engine:
+        assert await ask(engine, 1, 2, 3) == [2, 4, 6]
+        assert await ask(engine, 1, 2, 3, 4, 5) == [2, 4, 6, 8, 10]
+    assert model.batches == [3, 2, 3]
+
+
 async def test_a_batch_has_at_most_so_many_rows() -> None:
     model = Doubling()
     async with running(model, max_batch_size=4) as engine:
