@@ -81,6 +81,13 @@ async def test_what_is_no_answer_changes_nothing(world: World, servers: Servers,
     assert (dict(servers.told(KEY)), world.changed) == ({}, [])
 
 
+async def test_numbers_that_make_no_sense_are_left_out(world: World, servers: Servers) -> None:
+    world.text = METRICS.replace("9000.5", "1e300").replace("900.0", "NaN")
+    servers.ask(KEY, [ready()])
+    await rest(servers)
+    assert servers.told(KEY) == {"d-1": ServerTimes(2.5, 0.5)}
+
+
 async def test_an_answer_that_comes_after_the_end_is_forgotten(world: World, servers: Servers) -> None:
     servers.ask(KEY, [ready()])
     servers.leave(KEY)
