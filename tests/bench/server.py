@@ -147,9 +147,10 @@ def compared(name: str, path: Path, pid: int, url: str) -> list[Row]:
 def overload(model: Path, runs: dict[str, dict[str, float]]) -> list[Row]:
     """An open loop of twice the rate that was reached with as many connections: what is taken is answered in its time,
     and the rest is told so at once."""
-    peak, connections = runs["transformer binary c=64"]["per_second"], 512
+    connections = 512
     body, headers = models.CASES["transformer"].request(binary=True)
     with served(model, MOORAGE_MAX_QUEUE_SIZE=str(QUEUE)) as (pid, url, _):
+        peak = wrk.load(pid, url, body, headers, connections=64).per_second
         openloop.load(url, body, headers, rate=2 * peak, connections=connections, seconds=3)
         before = usage.memory_mib(pid)
         run = openloop.load(url, body, headers, rate=2 * peak, connections=connections, seconds=OVERLOAD_SECONDS)
