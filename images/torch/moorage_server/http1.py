@@ -336,8 +336,8 @@ class Connection(asyncio.Protocol):
         limits, held = self._limits, self._door.held
         if one > limits.body_bytes:
             return error(413, f"the body is larger than {limits.body_bytes} bytes", close=True)
-        # A probe has no body. Room for a head, so that the largest body fits beside its own.
-        if more and held + more > limits.all_requests_bytes + _HEAD_BYTES:
+        # A probe has no body. Its own head is not counted, so that the largest body fits where there may be one.
+        if more and held - self._head_bytes + more > limits.all_requests_bytes:
             message = f"requests hold {held} bytes already; try again later"
             return error(429, message, "Retry-After: 1\r\n", close=True)
         return None
