@@ -6,6 +6,7 @@ less time, and each request waits for fewer others.
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 SECONDS = 1.0
 """For all measurements together: after it the sizes that are left are not looked at."""
@@ -22,14 +23,19 @@ def measure(
     for rows in sorted({low, high, *(1 << power for power in range(high.bit_length()) if low < 1 << power < high)}):
         if clock() - begin > SECONDS:
             break
-        run(rows)  # what is done once for each size is not its speed
-        times: list[float] = []
-        while len(times) < 3 and sum(times) < SECONDS / 20:
-            start = clock()
-            run(rows)
-            times.append(clock() - start)
-        seconds[rows] = min(times)
+        seconds[rows] = shortest(partial(run, rows), clock)
     return seconds
+
+
+def shortest(run: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds of the best of up to three runs, after one that does what is done only once."""
+    run()
+    times: list[float] = []
+    while len(times) < 3 and sum(times) < SECONDS / 20:
+        start = clock()
+        run()
+        times.append(clock() - start)
+    return min(times)
 
 
 def best(seconds: Mapping[int, float], high: int) -> int:

@@ -77,12 +77,10 @@ class Engine:
         max_delay: float = 0.0,
         observe_batch: Callable[[int], None] = lambda rows: None,
     ) -> None:
-        batch = model.signature.batch
         self._model = model
         self._thread = thread
-        self._batches = batch is not None
-        self._least_rows = batch.low if batch else 1
-        self._max_rows = int(min(max_batch_size, batch.high)) if batch else 1
+        self._batches = model.signature.batch is not None
+        self._least_rows, self._max_rows = model.signature.batch_sizes(max_batch_size)
         self._shapes_differ = any(dim.dynamic for spec in model.signature.inputs for dim in spec.dims[1:])
         self._max_queue_size = max_queue_size
         self._max_delay = max_delay

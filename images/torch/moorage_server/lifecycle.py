@@ -72,8 +72,7 @@ async def run(settings: Settings) -> int:
     load_seconds = time.perf_counter() - start - model.warm_up_seconds
     metrics.loaded(load_seconds, model.warm_up_seconds, settings.model_format, settings.model_sha256, model.device)
     metrics.measured(model.batch_seconds)
-    batch = model.signature.batch
-    largest = int(min(settings.max_batch_size, batch.high)) if batch else 1
+    _, largest = model.signature.batch_sizes(settings.max_batch_size)
     batch_size = calibration.best(model.batch_seconds, largest)
 
     engine = Engine(
@@ -93,7 +92,7 @@ async def run(settings: Settings) -> int:
     edge.serving = Serving(model.signature, engine)
     signature = {kind: [str(t) for t in getattr(model.signature, kind)] for kind in ("inputs", "outputs")}
     seconds = {"load_seconds": round(load_seconds, 3), "warm_up_seconds": round(model.warm_up_seconds, 3)}
-    batches = {"batches": True, "batch_size": batch_size} if batch else {"batches": False}
+    batches = {"batches": True, "batch_size": batch_size} if model.signature.batch else {"batches": False}
     log.info("ready", **seconds, device=model.device, **batches, **signature)
 
     broken = asyncio.create_task(engine.broken())

@@ -25,7 +25,7 @@ from moorage_store.termination import one_line
 from . import description
 from .failures import FAILED, DeviceLost, StartupError
 from .model import DTYPES, Model, leaves, out_of_memory, pick
-from .program import Function, function, fused
+from .program import Function, flat, fused
 from .settings import Settings
 from .signature import Dim, Signature, TensorSpec
 from .threads import cpus
@@ -112,9 +112,8 @@ def _load_export(file: Path, described: description.Description | None, device: 
             description.fit_inputs(described.inputs, own.inputs),
             description.fit_outputs(described.outputs, own.outputs, named),
         )
-    forward = function(program)
-    if device == "cpu":
-        forward = fused(program, signature, forward, max_batch_size)
+    plain = flat(program)
+    forward = fused(plain, signature, max_batch_size) if device == "cpu" else plain
     forward = _in_order(forward, program, own, signature)
     given = pytree.tree_leaves(program.example_inputs) if program.example_inputs else []
     examples = {spec.name: list(tensor.shape) for spec, tensor in zip(signature.inputs, given, strict=False)}

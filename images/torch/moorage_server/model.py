@@ -61,8 +61,7 @@ class Model:
         Returns the words of a failure that may be the fault of sizes which had to be guessed; else none.
         """
         start = time.perf_counter()
-        batch = self.signature.batch
-        low, high = (batch.low, max(batch.low, int(min(max_batch_size, batch.high)))) if batch else (1, 1)
+        low, high = self.signature.batch_sizes(max_batch_size)
         for count in sorted({low, high}):
             inputs = self._zeros(count)
             try:

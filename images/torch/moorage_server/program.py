@@ -5,16 +5,17 @@ than a small model's forward pass. What is left here is the graph's own list of 
 fused for the processor besides, where that gives the same numbers in less time.
 """
 
-import math
-import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 import torch
 from torch import Tensor, fx, nn
 
+from .calibration import shortest
 from .model import DTYPES
 from .signature import Dim, Signature
 
@@ -28,15 +29,19 @@ _MOST_FUSED_BYTES = 1 << 29
 _FASTER = 0.9
 
 
-def function(program: torch.export.ExportedProgram) -> Function:
-    """Inputs in the order of the program's user inputs, outputs likewise."""
-    graph, weights = _flat(program)
-    forward = fx.GraphModule({}, graph).forward
-    return lambda tensors: forward(*weights, *tensors)
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """A program's operators: a function of its weights and, in the order of its user inputs, of tensors."""
+
+    graph: fx.Graph
+    weights: list[Any]
+    forward: Callable[..., Sequence[Tensor]]
+
+    def __call__(self, tensors: list[Tensor]) -> Sequence[Tensor]:
+        return self.forward(*self.weights, *tensors)
 
 
-def _flat(program: torch.export.ExportedProgram) -> tuple[fx.Graph, list[Any]]:
-    """The graph, whose first inputs are the weights, and these."""
+def flat(program: torch.export.ExportedProgram) -> Flat:
     # Guards are Python source out of the file. Names, datatypes and shapes are checked with every request instead.
     module = program.module(check_guards=False)
     graph, weights, known = fx.Graph(), [], {}
@@ -53,17 +58,14 @@ def _flat(program: torch.export.ExportedProgram) -> tuple[fx.Graph, list[Any]]:
             known[node] = graph.call_method("size", (known[tensor], place))
         elif node.op != "get_attr":
             known[node] = graph.node_copy(node, lambda one: known[one])
-    return graph, weights
+    return Flat(graph, weights, fx.GraphModule({}, graph).forward)
 
 
-def fused(
-    program: torch.export.ExportedProgram, signature: Signature, plain: Function, max_batch_size: int = 64
-) -> Function:
+def fused(plain: Flat, signature: Signature, max_batch_size: int = 64) -> Function:
     """`plain`, or the same program as TorchScript with convolutions fused and in the processor's own layout (by
     oneDNN): three times as fast with small images in batches."""
-    graph, weights = _flat(program)
-    size = sum(weight.nbytes for weight in weights if isinstance(weight, Tensor))
-    has_convolutions = any(node.target in _CONVOLUTIONS for node in graph.nodes)
+    size = sum(weight.nbytes for weight in plain.weights if isinstance(weight, Tensor))
+    has_convolutions = any(node.target in _CONVOLUTIONS for node in plain.graph.nodes)
     batch = signature.batch
     free = [dim for spec in signature.inputs for dim in spec.dims[1 if batch else 0 :] if dim.dynamic]
     if not has_convolutions or free or size > _MOST_FUSED_BYTES:
@@ -71,52 +73,41 @@ def fused(
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # TorchScript is to go some day; until then nothing else does this
-            script = _script(graph, weights, _example(signature, 3))
-            return _better(script, plain, signature, batch, max_batch_size)
+            return _better(_script(plain, _example(signature, 3)), plain, signature, max_batch_size)
     except Exception as error:
         structlog.get_logger().info("not fused", message=str(error).partition("\n")[0][:200])
         return plain
 
 
 class _Bound(nn.Module):
-    def __init__(self, graph: fx.Graph, weights: list[Any]) -> None:
+    def __init__(self, plain: Flat) -> None:
         super().__init__()
-        self._run, self._count = fx.GraphModule({}, graph).forward, len(weights)
-        for number, weight in enumerate(weights):
+        self._run, self._count = plain.forward, len(plain.weights)
+        for number, weight in enumerate(plain.weights):
             self.register_buffer(f"weight_{number}", weight)
 
     def forward(self, *tensors: Tensor) -> Any:
         return self._run(*(getattr(self, f"weight_{number}") for number in range(self._count)), *tensors)
 
 
-def _script(graph: fx.Graph, weights: list[Any], example: list[Tensor]) -> Function:
-    traced = torch.jit.trace(_Bound(graph, weights).eval(), tuple(example), check_trace=False)  # type: ignore[no-untyped-call]
+def _script(plain: Flat, example: list[Tensor]) -> Function:
+    traced = torch.jit.trace(_Bound(plain).eval(), tuple(example), check_trace=False)  # type: ignore[no-untyped-call]
     script = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
     return lambda tensors: _tuple(script(*tensors))
 
 
-def _better(
-    script: Function, plain: Function, signature: Signature, batch: Dim | None, max_batch_size: int
-) -> Function:
+def _better(script: Function, plain: Function, signature: Signature, max_batch_size: int) -> Function:
     # A trace has no branches, but numbers may have become constants in it: so other sizes than it was made with.
-    low, high = (batch.low, batch.high) if batch else (1, 1)
-    sizes = sorted({int(min(max(rows, low), high)) for rows in (low, low + 1, 8, max_batch_size)})
+    low, high = signature.batch_sizes(max_batch_size)
+    sizes = sorted({min(max(rows, low), high) for rows in (low, low + 1, 8, high)})
     for rows in sizes:
         example = _example(signature, rows)
         for mine, theirs in zip(script(example), plain(example), strict=True):
             scale = float(theirs.abs().max()) if theirs.is_floating_point() else 0.0
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5 * max(1.0, scale))
     example = _example(signature, sizes[len(sizes) // 2])
-    return script if _seconds(script, example) < _FASTER * _seconds(plain, example) else plain
-
-
-def _seconds(function: Function, example: list[Tensor]) -> float:
-    best = math.inf
-    for _ in range(5):
-        begin = time.perf_counter()
-        function(example)
-        best = min(best, time.perf_counter() - begin)
-    return best
+    faster = shortest(partial(script, example)) < _FASTER * shortest(partial(plain, example))
+    return script if faster else plain
 
 
 def _example(signature: Signature, rows: int) -> list[Tensor]:

@@ -80,3 +80,8 @@ class Signature:
         if not together or len({first.symbol for first in firsts}) != 1:
             return None
         return replace(firsts[0], low=max(f.low for f in firsts), high=min(f.high for f in firsts))
+
+    def batch_sizes(self, most: int) -> tuple[int, int]:
+        """Rows of the smallest and of the largest batch, of at most `most` where the model can do with so few."""
+        batch = self.batch
+        return (batch.low, max(batch.low, int(min(most, batch.high)))) if batch else (1, 1)

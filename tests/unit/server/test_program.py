@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from moorage_server import program
 from moorage_server.load import _signature
-from moorage_server.program import function, fused
+from moorage_server.program import flat, fused
 
 BATCH = torch.export.Dim("batch", min=1, max=64)
 
@@ -53,7 +53,7 @@ def same(mine: Any, theirs: Any) -> None:
 @torch.inference_mode()
 def test_a_branch_a_buffer_and_a_named_input(rows: int) -> None:
     whole = exported(Branch(), torch.rand(4, 2), shift=torch.rand(4, 2))
-    call = function(whole)
+    call = flat(whole)
     for x in (torch.rand(rows, 2), -torch.rand(rows, 2)):
         shift = torch.rand(rows, 2)
         same(call([x, shift]), whole.module()(x, shift=shift).values())
@@ -63,8 +63,8 @@ def test_a_branch_a_buffer_and_a_named_input(rows: int) -> None:
 def test_fused_convolutions_give_the_same_for_any_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "_FASTER", float("inf"))  # however long it takes here
     whole = exported(Conv(), torch.rand(4, 3, 16, 16))
-    plain = function(whole)
-    fast = fused(whole, _signature(whole), plain)
+    plain = flat(whole)
+    fast = fused(plain, _signature(whole))
     assert fast is not plain
     for rows in (1, 2, 5, 64):
         x = torch.rand(rows, 3, 16, 16)
@@ -73,21 +73,21 @@ def test_fused_convolutions_give_the_same_for_any_number_of_rows(monkeypatch: py
 
 def test_what_cannot_be_fused_or_is_no_faster_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     no_convolution = exported(nn.Linear(4, 2), torch.rand(4, 4))
-    plain = function(no_convolution)
-    assert fused(no_convolution, _signature(no_convolution), plain) is plain
+    plain = flat(no_convolution)
+    assert fused(plain, _signature(no_convolution)) is plain
 
     whole = exported(Conv(), torch.rand(4, 3, 16, 16))
-    plain = function(whole)
+    plain = flat(whole)
     monkeypatch.setattr(program, "_FASTER", 0.0)
-    assert fused(whole, _signature(whole), plain) is plain
+    assert fused(plain, _signature(whole)) is plain
     monkeypatch.setattr(program, "_MOST_FUSED_BYTES", 10)
-    assert fused(whole, _signature(whole), plain) is plain
+    assert fused(plain, _signature(whole)) is plain
 
 
 def test_another_result_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "_FASTER", float("inf"))
     whole = exported(Conv(), torch.rand(4, 3, 16, 16))
-    wrong = function(whole)
-    other = function(exported(Conv(), torch.rand(4, 3, 16, 16)))
+    wrong = flat(whole)
+    other = flat(exported(Conv(), torch.rand(4, 3, 16, 16)))
     monkeypatch.setattr(program, "_script", lambda *_: other)
-    assert fused(whole, _signature(whole), wrong) is wrong
+    assert fused(wrong, _signature(whole)) is wrong
