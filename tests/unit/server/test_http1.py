@@ -117,6 +117,14 @@ def post(body: bytes, *headers: str, path: str = "/p") -> bytes:
     )
 
 
+async def waiting(world: World) -> Client:
+    """A client whose request is not answered until `release`."""
+    client = await world.client()
+    await client.send(get("/later"))
+    await until(lambda: bool(world.echo.held))
+    return client
+
+
 async def test_requests_on_one_connection() -> None:
     async with opened() as world:
         client = await world.client()
@@ -302,9 +310,7 @@ async def test_who_takes_long_to_say_what_it_wants_keeps_nobody_out() -> None:
 
 async def test_there_is_room_again_while_the_last_ones_are_still_leaving() -> None:
     async with opened(replace(LIMITS, connections=1)) as world:
-        busy = await world.client()
-        await busy.send(get("/later"))
-        await until(lambda: bool(world.echo.held))
+        busy = await waiting(world)
         surplus = await world.client()
         await surplus.send(b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\nmore to come")
         assert (await surplus.answer())[0] == 403
@@ -318,9 +324,7 @@ async def test_there_is_room_again_while_the_last_ones_are_still_leaving() -> No
 
 async def test_of_those_beyond_the_limit_there_are_not_too_many_either() -> None:
     async with opened(replace(LIMITS, connections=1)) as world:
-        busy = await world.client()
-        await busy.send(get("/later"))
-        await until(lambda: bool(world.echo.held))
+        _busy = await waiting(world)  # open for as long as it is known
         others = [await world.client() for _ in range(20)]
         await until(lambda: len(world.door.connections) <= 2)
         ended = [await other.closed() for other in others]  # one of them after the time for a head
