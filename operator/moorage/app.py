@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import secrets
 import signal
 import socket
 import sys
+from asyncio import sslproto
 from collections.abc import Coroutine
 from typing import Any
 
 import structlog
-from kubernetes.aio.config import ConfigException
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
@@ -26,6 +27,7 @@ from moorage.kube.client import Client
 from moorage.kube.errors import ApiError
 from moorage.kube.kinds import OWNERS
 from moorage.kube.lease import Election, LeaseLost, Timing
+from moorage.kube.library import ConfigException
 from moorage.leadership import Leadership, Trouble
 from moorage.probes import Doors
 from moorage.settings import Settings, complaints
@@ -33,6 +35,10 @@ from moorage.settings import Settings, complaints
 log = structlog.get_logger()
 
 EX_CONFIG = 78
+
+TLS_BUFFER = 65_536
+"""Bytes that each TLS connection reads into. asyncio's 256 KiB, for records of 16 at most, are 7 MiB with all workers
+and watches connected."""
 
 
 def run() -> None:
@@ -43,6 +49,12 @@ def run() -> None:
         print(*complaints(error), sep="\n", file=sys.stderr)
         sys.exit(EX_CONFIG)
     telemetry.configure_logging(settings.log_level, settings.log_format)
+    sslproto.SSLProtocol.max_size = TLS_BUFFER
+    # What was imported stays, and a page of a list is tens of thousands of dicts, none in a cycle: without this the
+    # collector goes through both together at every second page.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     # Not uvloop: it hands out file descriptors anew that cancelled or failed connections of aiohttp still hold. A
     # restart of the API server then ends the watches ("File descriptor is used by transport"; known upstream).
     asyncio.run(_to_the_end(settings))

@@ -12,7 +12,7 @@ from typing import Any
 
 import kopf
 
-from moorage.kube.client import load_configuration
+from moorage.kube.client import PAGE, load_configuration
 from moorage.kube.kinds import OWNERS, Kind
 from moorage.reconcile.intake import Intake
 
@@ -84,7 +84,7 @@ def settings() -> kopf.OperatorSettings:
     result.scanning.disabled = True  # no rights on CRDs and namespaces; a vanished CRD ends the process anyway
     result.peering.standalone = True  # a Lease elects the leader; peering would freeze both of two equals
     result.posting.enabled = False  # Events are written on transitions only, by us
-    result.watching.chunk_size = 500  # half the memory of whole lists
+    result.watching.chunk_size = PAGE  # a fraction of the memory of whole lists
     result.watching.reconnect_backoff = 0.1
     result.queueing.idle_timeout = 0.05  # the default of 5 s keeps a task for each object that ever changed
     result.queueing.exit_timeout = 0.5

@@ -17,7 +17,6 @@ EVERY = 5.0
 # An unused connection is closed after 15 seconds, by a look that comes each 15; renewing the lease takes the one that
 # has rested longest, and so keeps as many alive as it uses in that time.
 IDLE_SECONDS = 60.0
-SETTLE_SECONDS = 240.0
 
 
 @dataclass
@@ -57,10 +56,12 @@ class Course:
         return self.after.tasks - self.before.tasks
 
 
-async def run(operator: OperatorProcess, churn: Churn, rate: float, seconds: float, tell: Tell) -> Course:
+async def run(
+    operator: OperatorProcess, churn: Churn, rate: float, seconds: float, tell: Tell, *, settle_seconds: float
+) -> Course:
     """`operator` serves and knows of nothing yet."""
     await churn.fill()
-    course = Course(await at_rest(operator, churn, 0, tell))
+    course = Course(await at_rest(operator, churn, 0, tell, settle_seconds))
     start = time.monotonic()
     changing = asyncio.create_task(churn.run(rate, seconds))
     while not changing.done():
@@ -72,13 +73,13 @@ async def run(operator: OperatorProcess, churn: Churn, rate: float, seconds: flo
         course.samples.append(sample)
         tell(said(sample, churn.done.total()))
     await changing
-    course.after = await at_rest(operator, churn, time.monotonic() - start, tell)
+    course.after = await at_rest(operator, churn, time.monotonic() - start, tell, settle_seconds)
     course.wrong_children = await churn.wrong_children()
     return course
 
 
-async def at_rest(operator: OperatorProcess, churn: Churn, seconds: float, tell: Tell) -> Sample:
-    await churn.settle(operator, SETTLE_SECONDS, tell)
+async def at_rest(operator: OperatorProcess, churn: Churn, seconds: float, tell: Tell, settle_seconds: float) -> Sample:
+    await churn.settle(operator, settle_seconds, tell)
     await asyncio.sleep(IDLE_SECONDS)
     return await asyncio.to_thread(Sample.of, operator, seconds)
 

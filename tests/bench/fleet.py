@@ -6,7 +6,7 @@ from bench.client import Api, model_deployments
 from support.resources import model_deployment, without_volumes
 
 # Some controllers of Kubernetes look at all objects of a namespace for each pod: with 10,000 in one that is all we see.
-PER_NAMESPACE = 500
+PER_NAMESPACE = 100
 REPLICAS = 2  # with one there would be no PodDisruptionBudget
 CHILDREN = {
     "deployments": "/apis/apps/v1/deployments",

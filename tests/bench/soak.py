@@ -11,6 +11,7 @@ from bench import endurance, page, report
 from bench.churn import Churn
 from bench.client import Api
 from bench.endurance import Course
+from bench.fleet import namespaces_for
 from bench.report import Row, at_most, told
 from bench.tier import Tier, api_tier
 from cluster.progress import Progress
@@ -18,6 +19,8 @@ from support.operator_process import OperatorProcess
 
 SIZE, RATE = 500, 5.0
 WARM_MINUTES = 10.0
+SETTLE_SECONDS = 900.0
+"""Enough for the controllers of Kubernetes, which on two cores come behind what was changed."""
 USUAL_MINUTES = 60.0
 
 
@@ -40,8 +43,10 @@ def main(minutes: float) -> None:
 
 async def measure(tier: Tier, operator: OperatorProcess, minutes: float, progress: Progress) -> tuple[Course, int]:
     async with Api(tier.kubeconfig) as api:
-        churn = Churn(api, tier.namespaces("soak", 2), SIZE)
-        course = await endurance.run(operator, churn, RATE, minutes * 60, progress.detail)
+        churn = Churn(api, tier.namespaces("soak", namespaces_for(SIZE)), SIZE)
+        course = await endurance.run(
+            operator, churn, RATE, minutes * 60, progress.detail, settle_seconds=SETTLE_SECONDS
+        )
         return course, churn.done.total()
 
 

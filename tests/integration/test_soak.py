@@ -17,7 +17,7 @@ async def test_under_steady_change_nothing_grows_and_nothing_is_left(api: Cluste
     operator = fleet.start("enduring", log_level="info", **patient).until("serves")
     async with Api(api.kubeconfig) as client:
         churn = Churn(client, [ns], 60)
-        course = await endurance.run(operator, churn, rate=3, seconds=SECONDS, tell=print)
+        course = await endurance.run(operator, churn, rate=3, seconds=SECONDS, tell=print, settle_seconds=150)
     assert course.after is not None
     assert course.memory_growth(WARM_SECONDS) < 20
     assert course.queue_growth() <= 20

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from moorage.api.runtimes import Runtime
+from moorage.api.runtimes import CONFIGURED, Runtime
 from moorage.api.types import (
     ATOMIC,
     BUCKET,
@@ -208,10 +208,9 @@ class ModelDeploymentSpec(Model):
             ),
             cel(
                 "!has(self.model) || !has(self.model.format) || self.model.format != 'TritonRepository' || "
-                "!has(self.runtime.triton) || !(has(self.runtime.triton.maxBatchSize) || "
-                "has(self.runtime.triton.dynamicBatching) || has(self.runtime.triton.instanceCount))",
-                "maxBatchSize, dynamicBatching and instanceCount must be absent with format TritonRepository: "
-                "the repository's own config.pbtxt says them",
+                f"!has(self.runtime.triton) || !({' || '.join(f'has(self.runtime.triton.{f})' for f in CONFIGURED)})",
+                f"{', '.join(CONFIGURED)} must be absent with format TritonRepository: the repository's own "
+                "config.pbtxt says them",
             ),
             cel(
                 "!has(self.runtime.triton) || !has(self.model) || !has(self.model.version) || "

@@ -35,6 +35,6 @@ def triton_name(name: str) -> str:
     return f"{name}-triton"
 
 
-def service_url(name: str, namespace: str) -> str:
+def service_url(name: str, namespace: str, *, tls: bool = False) -> str:
     """Where a ModelDeployment answers inside the cluster. Without the cluster's domain, which we cannot know."""
-    return f"http://{name}.{namespace}.svc:{HTTP_PORT}"
+    return f"http{'s' * tls}://{name}.{namespace}.svc:{HTTP_PORT}"

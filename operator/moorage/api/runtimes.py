@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from moorage.api.facts import InvalidSpec
-from moorage.api.types import ATOMIC, Command, Env, Image, Model, rules
+from moorage.api.types import ATOMIC, Command, Env, Image, Model, SecretKeyRef, SecretRef, rules
 
 
 class Torch(Model):
@@ -21,26 +21,45 @@ class Torch(Model):
     """Largest request body; beyond it the answer is 413. Default 67108864 (64 MiB)."""
     device: Literal["Auto", "CPU", "CUDA"] = "Auto"
     """Auto (a GPU where the pod has one), CPU, or CUDA (a GPU or fail). Default Auto."""
+    tls_secret_ref: SecretRef | None = None
+    """A Secret of type kubernetes.io/tls: the server speaks TLS with it, HTTP and gRPC, and takes a renewed certificate
+    without a restart. Default: no TLS."""
+    token_secret_ref: SecretKeyRef | None = None
+    """Bearer tokens, one a line, of which each request has to bring one; probes need none. Changed tokens count without
+    a restart. Default: whoever reaches the server may ask."""
 
 
-class DynamicBatching(Model):
-    """How Triton gathers requests into batches."""
-
-    preferred_batch_sizes: Annotated[
-        list[Annotated[int, Field(ge=1, le=65536)]], Field(max_length=16, json_schema_extra=ATOMIC)
-    ] = Field(default_factory=list)
-    """Sizes worth waiting for. Default: none, any size."""
-    max_queue_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
-    """How long a request waits for others to fill a batch. Default 0."""
+CONFIGURED = ("maxBatchSize", "maxQueueDelayMicroseconds", "maxQueueSize", "preferredBatchSizes", "instanceCount")
+"""What goes into Triton's config.pbtxt."""
+_QUEUE = ("maxQueueDelayMicroseconds", "maxQueueSize", "preferredBatchSizes")
 
 
 class Triton(Model):
     """NVIDIA Triton Inference Server: Open Inference Protocol v2 over HTTP and gRPC."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            {
+                "rule": "!has(self.maxBatchSize) || self.maxBatchSize > 0 || "
+                f"!({' || '.join(f'has(self.{field})' for field in _QUEUE)})",
+                "message": f"{', '.join(_QUEUE)} need a maxBatchSize of at least 1: without batches there is no queue "
+                "to configure",
+            }
+        )
+    )
+
     max_batch_size: Annotated[int, Field(ge=0, le=65536)] | None = None
     """Most samples that run through the model at once; 0 for a model without a batch dimension. Default 64."""
-    dynamic_batching: DynamicBatching | None = None
-    """How requests are gathered into batches. Default: on, without a delay (off where maxBatchSize is 0)."""
+    max_queue_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    """How long a request waits for others to fill a batch. Default 0: what is there runs at once."""
+    max_queue_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Requests of one priority that may wait in one pod; beyond it the answer is 503. With it a request's parameters
+    priority and timeout count, and with an instanceCount of 1 a request may wait up to half a second longer. Default:
+    no limit."""
+    preferred_batch_sizes: (
+        Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(max_length=16, json_schema_extra=ATOMIC)] | None
+    ) = None
+    """Sizes worth waiting for. Default: none, any size."""
     instance_count: Annotated[int, Field(ge=1, le=64)] | None = None
     """Copies of the model in each pod, on the CPU or on each GPU. Default 1."""
     args: Command = Field(default_factory=list)
@@ -87,6 +106,10 @@ class Runtime(Model):
     """NVIDIA Triton Inference Server. {} for its defaults."""
     container: Container | None = None
     """Any image that speaks HTTP."""
+
+    @property
+    def speaks_tls(self) -> bool:
+        return self.torch is not None and self.torch.tls_secret_ref is not None
 
     @property
     def name(self) -> str:

@@ -95,6 +95,13 @@ class SecretRef(Model):
     """Name of the Secret."""
 
 
+class SecretKeyRef(SecretRef):
+    """One entry of a Secret of the same namespace."""
+
+    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)] = "token"
+    """Which entry. Default token."""
+
+
 class EnvVar(Model):
     """One environment variable."""
 

@@ -18,14 +18,15 @@ STARTUP_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Parts:
-    """One runtime's share of the pod. `config` is the ConfigMap's data, where there is one."""
+    """One runtime's share of the pod. `config` is the ConfigMap's data, where there is one; `grpc` the name of the port
+    that speaks gRPC, where one does."""
 
     container: Manifest
     volumes: list[Manifest]
     init: list[Manifest] = field(default_factory=list)
     config: dict[str, str] | None = None
     scraped: bool = True
-    grpc: bool = False
+    grpc: str = ""
 
 
 def container(
@@ -66,10 +67,11 @@ def probes(ready: Manifest, live: Manifest) -> Manifest:
     }
 
 
-def get(path: str) -> Manifest:
-    return {"httpGet": {"path": path, "port": "http"}}
+def get(path: str, *, tls: bool = False) -> Manifest:
+    scheme = {"scheme": "HTTPS"} if tls else {}
+    return {"httpGet": {"path": path, "port": "http", **scheme}}
 
 
-def protocol_probes() -> Manifest:
+def protocol_probes(*, tls: bool = False) -> Manifest:
     """Of a server that speaks the Open Inference Protocol."""
-    return probes(get("/v2/health/ready"), get("/v2/health/live"))
+    return probes(get("/v2/health/ready", tls=tls), get("/v2/health/live", tls=tls))

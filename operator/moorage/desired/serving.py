@@ -95,7 +95,7 @@ def _spread(md: ModelDeployment, key: str) -> Manifest:
 def _service(md: ModelDeployment, model: ResolvedModel, parts: Parts) -> Manifest:
     ports = [{"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP"}]
     if parts.grpc:
-        ports.append({"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "protocol": "TCP"})
+        ports.append({"name": "grpc", "port": GRPC_PORT, "targetPort": parts.grpc, "protocol": "TCP"})
     spec = {"type": "ClusterIP", "selector": selector(md), "ports": ports}
     return child(md, "v1", "Service", md.metadata.name, version=model.version, spec=spec)
 

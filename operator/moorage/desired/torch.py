@@ -1,21 +1,25 @@
 """The torch model server: its container and the environment docs/contracts.md promises it."""
 
+from dataclasses import dataclass, field
+
 from moorage.api.facts import ResolvedModel
 from moorage.api.modeldeployment import ModelDeployment
 from moorage.api.names import HTTP_PORT, METRICS_PORT
 from moorage.api.runtimes import Torch
 from moorage.desired import pods, runtime
 from moorage.desired.defaults import Defaults
+from moorage.desired.meta import Manifest
 from moorage.desired.model import place
 
 
 def parts(md: ModelDeployment, torch: Torch, model: ResolvedModel, defaults: Defaults) -> runtime.Parts:
     placed = place(md, model, defaults, verify=False)
+    secrets = _secrets(torch)
     container, volumes = runtime.container(
         md,
         defaults.torch_image,
         defaults,
-        mounts=placed.mounts,
+        mounts=[*placed.mounts, *secrets.mounts],
         ours=True,
         command=["python", "-m", "moorage_server"],
         ports=runtime.ports(),
@@ -35,7 +39,34 @@ def parts(md: ModelDeployment, torch: Torch, model: ResolvedModel, defaults: Def
             MOORAGE_METRICS_PORT=METRICS_PORT,
             OMP_NUM_THREADS=pods.threads(md.spec.resources),
         )
+        + secrets.env
         + pods.home(),
-        **runtime.protocol_probes(),
+        **runtime.protocol_probes(tls=torch.tls_secret_ref is not None),
     )
-    return runtime.Parts(container, [*placed.volumes, *volumes], placed.init)
+    # Its one port tells HTTP/1.1 from gRPC by the first bytes of a connection.
+    return runtime.Parts(container, [*placed.volumes, *secrets.volumes, *volumes], placed.init, grpc="http")
+
+
+@dataclass(frozen=True)
+class _Secrets:
+    """What the server is to read of Secrets. Folders are mounted: a single file would never change."""
+
+    env: list[Manifest] = field(default_factory=list)
+    mounts: list[Manifest] = field(default_factory=list)
+    volumes: list[Manifest] = field(default_factory=list)
+
+    def add(self, name: str, secret: Manifest, variable: str, file: str = "") -> None:
+        folder = f"/etc/moorage/{name}"
+        self.env.append({"name": variable, "value": folder + file})
+        self.mounts.append({"name": name, "mountPath": folder, "readOnly": True})
+        self.volumes.append({"name": name, "secret": secret})
+
+
+def _secrets(torch: Torch) -> _Secrets:
+    found = _Secrets()
+    if tls := torch.tls_secret_ref:
+        found.add("tls", {"secretName": tls.name}, "MOORAGE_TLS_FOLDER")
+    if token := torch.token_secret_ref:
+        items = [{"key": token.key, "path": token.key}]
+        found.add("tokens", {"secretName": token.name, "items": items}, "MOORAGE_TOKEN_FILE", f"/{token.key}")
+    return found

@@ -8,12 +8,16 @@ image, so that a new operator alone restarts nothing. A ready-made repository is
 from moorage.api.facts import InvalidSpec, ResolvedModel
 from moorage.api.modeldeployment import ModelDeployment
 from moorage.api.names import GRPC_PORT, HTTP_PORT, METRICS_PORT, triton_name
-from moorage.api.runtimes import DynamicBatching, Triton
+from moorage.api.runtimes import Triton
 from moorage.desired import pbtxt, pods, runtime
 from moorage.desired.defaults import Defaults
 from moorage.desired.meta import Manifest
 from moorage.desired.model import Placed, init_container, place
 from moorage.desired.runtime import LINGER
+
+LONGEST_WAIT = 86_400_000_000
+PRIORITY, LOWEST_PRIORITY = 5, 9
+"""As the torch server has them."""
 
 _REPOSITORY = "/models"
 _CONFIG = "/etc/moorage/triton"
@@ -67,7 +71,7 @@ def parts(md: ModelDeployment, triton: Triton, model: ResolvedModel, defaults: D
         [*placed.volumes, *laid_out.volumes, *volumes],
         [*placed.init, *laid_out.init],
         config=None if ready_made else {"config.pbtxt": config(md, triton)},
-        grpc=True,
+        grpc="grpc",
     )
 
 
@@ -101,13 +105,28 @@ def config(md: ModelDeployment, triton: Triton) -> str:
     size = 64 if triton.max_batch_size is None else triton.max_batch_size
     message: dict[str, object] = {"name": md.metadata.name, "backend": "python", "max_batch_size": size}
     if size > 0:
-        batching = triton.dynamic_batching or DynamicBatching()
         message["dynamic_batching"] = {
-            **({"preferred_batch_size": batching.preferred_batch_sizes} if batching.preferred_batch_sizes else {}),
-            "max_queue_delay_microseconds": batching.max_queue_delay_microseconds,
+            **({"preferred_batch_size": triton.preferred_batch_sizes} if triton.preferred_batch_sizes else {}),
+            "max_queue_delay_microseconds": triton.max_queue_delay_microseconds or 0,
+            **(_limited(triton.max_queue_size) if triton.max_queue_size else {}),
         }
-    elif triton.dynamic_batching:
-        raise InvalidSpec("spec.runtime.triton: dynamicBatching needs maxBatchSize of at least 1")
     kind = "KIND_GPU" if md.spec.resources.gpus else "KIND_CPU"
     message["instance_group"] = [{"count": triton.instance_count or 1, "kind": pbtxt.Symbol(kind)}]
     return pbtxt.render(message)
+
+
+def _limited(size: int) -> dict[str, object]:
+    """Only where asked for: with any of these set, Triton's batcher takes no request in advance, and one that arrives
+    while the only instance ends another waits for the batcher's next look, half a second later (docs/design.md)."""
+    return {
+        # A request's own parameters `priority` and `timeout` mean what they mean to the torch server.
+        "priority_levels": LOWEST_PRIORITY,
+        "default_priority_level": PRIORITY,
+        "default_queue_policy": {
+            "timeout_action": pbtxt.Symbol("REJECT"),
+            # A request may only ask for less than this, and for nothing where this is not said.
+            "default_timeout_microseconds": LONGEST_WAIT,
+            "allow_timeout_override": True,
+            "max_queue_size": size,
+        },
+    }

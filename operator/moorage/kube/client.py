@@ -18,13 +18,17 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
-from kubernetes.aio.client import Configuration
-from kubernetes.aio.client.rest import RESTClientObject
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from moorage import telemetry
 from moorage.kube.errors import ApiError, NotFound, Transient, error_from
 from moorage.kube.kinds import LEASE, Kind, kind_of
+from moorage.kube.library import (
+    ConfigException,
+    Configuration,
+    RESTClientObject,
+    load_incluster_config,
+    load_kube_config,
+)
 
 FIELD_MANAGER = "moorage"
 PAGE = 100

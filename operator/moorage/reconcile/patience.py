@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 from moorage.kube.kinds import Key
 
-LEAST, MOST, MOST_AFTER = 2.0, 120.0, 5.0
+LEAST, MOST, MOST_AFTER = 2.0, 600.0, 5.0
+LOOK_AGAIN = 60.0
+"""By then the others may be gone, for whom this one was to wait."""
 FOR_EACH = 0.5
 """Two writes a second for the progress of all together."""
 

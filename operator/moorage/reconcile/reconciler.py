@@ -25,7 +25,7 @@ from moorage.kube.kinds import BY_KIND, MODEL_DEPLOYMENT, Key, key_of
 from moorage.reconcile.children import Children
 from moorage.reconcile.eventreader import EventReader
 from moorage.reconcile.outcome import Outcome
-from moorage.reconcile.patience import Patience
+from moorage.reconcile.patience import LOOK_AGAIN, Patience
 from moorage.reconcile.progress import ProgressWatch
 from moorage.reconcile.queue import WorkQueue
 from moorage.reconcile.replicas import Replicas
@@ -98,6 +98,9 @@ class Reconciler:
                     await self._try(key)
             finally:
                 self._queue.done(key)
+            # Where all is as it should be nothing above has waited for anybody, and thousands of looks in a row would
+            # leave no turn to the lease, to probes and watches.
+            await asyncio.sleep(0)
 
     async def _try(self, key: Key) -> None:
         """One reconcile; whatever goes wrong becomes a later try, or nothing where a try is no use."""
@@ -153,7 +156,7 @@ class Reconciler:
             self._patience.told(key)
         if outcome.failed is not None:
             raise outcome.failed
-        return min((delay for delay in (wait, outcome.again) if delay), default=None)
+        return min((delay for delay in (min(wait, LOOK_AGAIN), outcome.again) if delay), default=None)
 
     def _patience_with(self, key: Key, obj: Object, status: dict[str, Any]) -> float:
         """Seconds for which this status need not be written yet."""

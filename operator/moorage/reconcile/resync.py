@@ -46,14 +46,16 @@ class Resync:
         self._look_for_pod_monitors = pod_monitors
         self.pod_monitors = False
         """Whether the cluster knows PodMonitors: they may come and go with another installation."""
+        self._everyone_knows: bool | None = None
+        """For which `pod_monitors` all resources have been looked at."""
         self._trouble = asyncio.Event()
 
     def soon(self) -> None:
         """A connection broke and stands again: what happened meanwhile, kopf's watches may have missed."""
         self._trouble.set()
 
-    async def once(self) -> Versions:
-        """List all, take it in, and enqueue every resource of ours: what is as it should be costs nothing."""
+    async def once(self, *, everyone: bool = True) -> Versions:
+        """List all and take it in. Whoever has news in it is enqueued, or every resource of ours."""
         versions: Versions = {}
         with telemetry.RESYNC_DURATION.time():
             # From the leaves to the owners, so that a resource is never seen before what it owns.
@@ -62,9 +64,11 @@ class Resync:
             await self._take_pod_monitors()
             for kind in OWNERS:
                 versions |= await self._take(kind)
-        for kind in OWNERS:
-            for key in self._store.keys(kind):
-                self._queue.add(key)
+        if everyone or self.pod_monitors != self._everyone_knows:
+            for kind in OWNERS:
+                for key in self._store.keys(kind):
+                    self._queue.add(key)
+            self._everyone_knows = self.pod_monitors
         return versions
 
     async def run(self, interval: float) -> None:
@@ -75,7 +79,7 @@ class Resync:
                     await asyncio.sleep(SETTLE)
             self._trouble.clear()
             try:
-                await self.once()
+                await self.once(everyone=False)
             except ApiError as error:
                 log.warning("resync failed, trying again at the next", error=error.message)
 

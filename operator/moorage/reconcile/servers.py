@@ -7,6 +7,7 @@ has no such metrics, is left alone: its ladder has fewer steps.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -42,7 +43,8 @@ class Servers:
         self._session, self._changed, self._url = session, changed, url
         self._asked: dict[Key, set[str]] = {}
         self._told: dict[Key, dict[str, ServerTimes]] = {}
-        self._limit = asyncio.Semaphore(AT_ONCE)
+        self._waiting: deque[tuple[Key, str, str]] = deque()
+        """Key, name and URL of pods to ask: of a thousand that start at once a task each would be too much."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def told(self, key: Key) -> Mapping[str, ServerTimes]:
@@ -60,13 +62,23 @@ class Servers:
             if name in asked or not is_ready(pod) or not (pod.get("status") or {}).get("podIP"):
                 continue
             asked.add(name)
-            task = asyncio.create_task(self._ask(key, name, self._url(pod)))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._waiting.append((key, name, self._url(pod)))
+        self._next()
+
+    def _next(self) -> None:
+        while self._waiting and len(self._tasks) < AT_ONCE:
+            key, name, url = self._waiting.popleft()
+            if name in self._asked.get(key, ()):
+                task = asyncio.create_task(self._ask(key, name, url))
+                self._tasks.add(task)
+                task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._next()
 
     async def _ask(self, key: Key, name: str, url: str) -> None:
-        async with self._limit:
-            text = await small_text(self._session, url, seconds=SECONDS, limit=LIMIT_BYTES)
+        text = await small_text(self._session, url, seconds=SECONDS, limit=LIMIT_BYTES)
         times = _times(text) if text else None
         if times is not None and key in self._asked:
             self._told.setdefault(key, {})[name] = times

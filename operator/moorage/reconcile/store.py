@@ -4,7 +4,7 @@ Three sources feed it: watch events, our own lists, and the answers to our own w
 object wins, whichever way it came. The store also knows what each watch still owes us, which is how a dead watch is
 noticed. It does no I/O and holds nothing that a list cannot bring back.
 
-Objects are kept as JSON: a tenth of the memory of dicts, for thirty microseconds a look. So what it gives out is the
+Objects are kept packed: a tenth of the memory of dicts, for forty microseconds a look. So what it gives out is the
 caller's own.
 """
 
@@ -15,10 +15,9 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
-import orjson
-
 from moorage.kube.kinds import POD, WATCHED, Key, Kind, key_of
 from moorage.reconcile.indexes import INDEXES, IndexKey
+from moorage.reconcile.packing import Packed, Packer
 
 Object = dict[str, Any]
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -49,35 +48,23 @@ class _Held(NamedTuple):
     version: int
     uid: str
     indexed: tuple[IndexKey, ...]
-    wish: bytes
+    wish: Packed
     """All but status and resourceVersion."""
-    status: bytes
+    status: Packed | None
 
     def read(self) -> Object:
-        obj: Object = orjson.loads(self.wish)
+        obj: Object = self.wish.unpack()
         obj["metadata"]["resourceVersion"] = str(self.version)
-        if self.status:
-            obj["status"] = orjson.loads(self.status)
+        if self.status is not None:
+            obj["status"] = self.status.unpack()
         return obj
-
-
-def _pack(obj: Object, new: int) -> _Held:
-    slimmed = slim(obj)
-    status = slimmed.pop("status", None)
-    slimmed["metadata"].pop("resourceVersion", None)
-    indexed = tuple(found for index in INDEXES for found in index(obj))
-    return _Held(new, obj["metadata"]["uid"], indexed, _dumped(slimmed), _dumped(status) if status else b"")
-
-
-def _dumped(obj: Object) -> bytes:
-    """A copy: what orjson itself gives has kept the room that it was written in, four times as much in the mean."""
-    return bytes(memoryview(orjson.dumps(obj)))
 
 
 class Store:
     def __init__(self, *, scoped: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         """`scoped`: watches are per namespace, not one for the cluster."""
         self._objects: dict[str, dict[str, dict[str, _Held]]] = {}
+        self._packer = Packer()
         self._index: dict[IndexKey, set[Key]] = defaultdict(set)
         self._gone: dict[Key, int] = {}
         self._scoped, self._clock = scoped, clock
@@ -91,7 +78,7 @@ class Store:
     def wish(self, key: Key) -> int | None:
         """Stands for all of an object but its status: the same number means the same wish, within this process."""
         held = self._held(key)
-        return None if held is None else hash((held.uid, held.wish))
+        return None if held is None else hash((held.uid, held.wish.mark))
 
     def of(self, kind: Kind, namespace: str | None = None) -> Iterator[Object]:
         for key in self.keys(kind, namespace):
@@ -126,11 +113,19 @@ class Store:
         if known is not None:
             self._unlink(key, known)
         self._gone.pop(key, None)
-        held = _pack(obj, new)
+        held = self._pack(obj, new)
         self._objects.setdefault(key.kind, {}).setdefault(key.namespace, {})[key.name] = held
         for entry in held.indexed:
             self._index[entry].add(key)
         return True
+
+    def _pack(self, obj: Object, new: int) -> _Held:
+        slimmed, kind = slim(obj), obj["kind"]
+        status = slimmed.pop("status", None)
+        slimmed["metadata"].pop("resourceVersion", None)
+        indexed = tuple(found for index in INDEXES for found in index(obj))
+        told = self._packer.pack(f"{kind}/status", status) if status else None
+        return _Held(new, obj["metadata"]["uid"], indexed, self._packer.pack(kind, slimmed), told)
 
     def learn(self, obj: Object) -> bool:
         """Keep what an answer showed before a watch did: the watch of its kind has to bring it, too. Whether it was

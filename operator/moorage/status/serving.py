@@ -60,7 +60,7 @@ def compute(md: ModelDeployment, observed: ServingObserved, now: str) -> dict[st
         "replicasSummary": f"{seen.ready}/{desired}",
         "selector": f"{MODEL_LABEL}={md.metadata.name}",
         "runtime": md.spec.runtime.name,
-        "url": service_url(md.metadata.name, md.metadata.namespace),
+        "url": service_url(md.metadata.name, md.metadata.namespace, tls=md.spec.runtime.speaks_tls),
         "model": _model(md, observed.model),
         "scaling": _scaling(md, observed.scaling, now),
         "coldStart": _cold_start(observed, old),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from moorage.kube.kinds import Key
-from moorage.reconcile.patience import LEAST, MOST, MOST_AFTER, Patience
+from moorage.reconcile.patience import LEAST, LOOK_AGAIN, MOST, MOST_AFTER, Patience
 from moorage.reconcile.statuses import can_wait
 
 
@@ -38,6 +38,16 @@ def test_in_a_storm_all_wait_longer_but_not_for_ever() -> None:
     for number in range(10_000):
         patience.left(key(number))
     assert patience.left(key(0)) == MOST
+
+
+def test_who_is_left_alone_need_not_wait_any_more() -> None:
+    patience = Patience(clock := Clock())
+    for number in range(1000):
+        patience.left(key(number))
+    for number in range(1, 1000):
+        patience.told(key(number))
+    clock.now = LOOK_AGAIN
+    assert patience.left(key(0)) == 0
 
 
 def test_what_follows_the_end_waits_less() -> None:

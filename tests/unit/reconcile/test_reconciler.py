@@ -1,5 +1,6 @@
 """What comes of a reconcile: what is written, what is tried again, and what is left alone."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from copy import deepcopy
 from typing import Any
@@ -169,6 +170,20 @@ async def test_a_child_that_goes_before_we_hear_that_its_owner_does_is_not_made_
     world.api.objects[KEY] = owner
     await world.reconcile()
     assert world.api.applied[2:] == [key_of(service)], "somebody else took it"
+
+
+async def test_many_looks_in_a_row_leave_turns_to_others(world: World) -> None:
+    keys = [KEY._replace(name=f"gone-{number}") for number in range(200)]
+    for key in keys:
+        world.queue.add(key)
+    turns = 0
+    workers = [asyncio.create_task(world.reconciler._work()) for _ in range(16)]
+    while len(world.queue):
+        turns += 1
+        await asyncio.sleep(0)
+    for worker in workers:
+        worker.cancel()
+    assert turns >= len(keys) / len(workers)
 
 
 async def test_what_is_gone_is_nothing(world: World) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from moorage.kube.client import Listing
 from moorage.kube.errors import Forbidden, NotFound, Transient
-from moorage.kube.kinds import POD_MONITOR, Kind
+from moorage.kube.kinds import MODEL_DEPLOYMENT, POD_MONITOR, Kind
 from moorage.reconcile.intake import Intake
 from moorage.reconcile.queue import WorkQueue
 from moorage.reconcile.resync import Resync
@@ -20,6 +20,7 @@ class Api:
         self.error: Exception | None = None
         self.resync: Resync | None = None
         self.seen: list[bool] = []
+        self.items: list[dict[str, Any]] = []
 
     async def serves(self, kind: Kind) -> bool:
         self._look(kind)
@@ -29,7 +30,7 @@ class Api:
         self._look(kind)
         if kind is POD_MONITOR and self.error is not None:
             raise self.error
-        yield Listing([], 1)
+        yield Listing(self.items if kind is MODEL_DEPLOYMENT else [], 1)
 
     def _look(self, kind: Kind) -> None:
         """What a reconcile would see while this request is on its way."""
@@ -75,3 +76,32 @@ async def test_without_the_kind_or_the_right_there_are_none(api: Api, resync: Re
     api.error, api.served = None, False
     await resync.once()
     assert not resync.pod_monitors
+
+
+async def test_only_news_makes_work_once_all_have_been_looked_at(api: Api, resync: Resync) -> None:
+    queue = resync._queue
+
+    async def looked_at() -> list[str]:
+        names = []
+        while len(queue):
+            key = await queue.get()
+            queue.done(key)
+            names.append(key.name)
+        return sorted(names)
+
+    api.items = [listed("a", 1), listed("b", 1)]
+    await resync.once()
+    assert await looked_at() == ["a", "b"]
+    await resync.once(everyone=False)
+    assert await looked_at() == []
+    api.items = [listed("a", 1), listed("b", 2), listed("c", 3)]
+    await resync.once(everyone=False)
+    assert await looked_at() == ["b", "c"]
+    api.served = False  # then all of them have a child too many
+    await resync.once(everyone=False)
+    assert await looked_at() == ["a", "b", "c"]
+
+
+def listed(name: str, version: int) -> dict[str, Any]:
+    meta = {"namespace": "n", "name": name, "uid": name, "resourceVersion": str(version)}
+    return {"apiVersion": MODEL_DEPLOYMENT.api_version, "kind": MODEL_DEPLOYMENT.kind, "metadata": meta, "spec": {}}

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from moorage.kube.kinds import Key
-from moorage.reconcile.servers import Servers, metrics_url
+from moorage.reconcile.servers import AT_ONCE, Servers, metrics_url
 from moorage.status.cold_start import ServerTimes
 from unit.status.objects import pod
 
@@ -53,7 +53,8 @@ def ready(name: str = "d-1") -> dict[str, Any]:
 
 
 async def rest(servers: Servers) -> None:
-    await asyncio.gather(*servers._tasks)
+    while servers._tasks:
+        await asyncio.wait(servers._tasks)
 
 
 async def test_a_ready_pod_is_asked_once(world: World, servers: Servers) -> None:
@@ -93,6 +94,16 @@ async def test_an_answer_that_comes_after_the_end_is_forgotten(world: World, ser
     servers.leave(KEY)
     await rest(servers)
     assert (dict(servers.told(KEY)), world.changed) == ({}, [])
+
+
+async def test_of_many_that_start_at_once_a_few_at_a_time_are_asked(world: World, servers: Servers) -> None:
+    other = KEY._replace(name="other")
+    servers.ask(KEY, [ready(f"d-{number}") for number in range(2 * AT_ONCE)])
+    servers.ask(other, [ready(f"o-{number}") for number in range(AT_ONCE)])
+    servers.leave(other)
+    assert len(servers._tasks) == AT_ONCE
+    await rest(servers)
+    assert world.asked == len(servers.told(KEY)) == 2 * AT_ONCE
 
 
 def test_addresses_of_both_families() -> None:
