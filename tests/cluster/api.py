@@ -25,6 +25,8 @@ FAKE_NODES = 2
 GPUS_PER_NODE = 4
 # An address the programs may publish although nobody dials it; loopback ones are refused.
 NOBODY = "10.203.0.1"
+# One program keeps all nodes alive, a lease each 10 s when it has the time: with many pods it is late by minutes.
+NODE_GRACE_SECONDS = 600
 PURPOSES = ("apiserver", "etcd", "etcd-peer")
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
 
@@ -69,6 +71,7 @@ class ApiCluster:
         plane = ControlPlane(
             state, made, self.pki, bind="127.0.0.1", advertise=NOBODY, publish_address=False,
             port=port["apiserver"], etcd_port=port["etcd"], etcd_peer_port=port["etcd-peer"],
+            node_grace_seconds=NODE_GRACE_SECONDS,
         )  # fmt: skip
         plane.write_kubeconfigs(["kube-controller-manager", "kube-scheduler", "kwok"])
         self.pki.write_kubeconfig(self.kubeconfig, "admin", f"https://127.0.0.1:{plane.port}")

@@ -70,6 +70,9 @@ MODULES = {
         Module("gitops", ".", ("gitops",), 2),
         Module("kwok", ".", ("kwok",), 1),
         Module("s3", "github.com/versity/versitygw/cmd/versitygw", ("versitygw",), 1),
+        # These ask a server how well it speaks HTTP/2, and how fast it speaks gRPC.
+        Module("h2spec", "github.com/summerwind/h2spec/cmd/h2spec", ("h2spec",), 1),
+        Module("ghz", "github.com/bojand/ghz/cmd/ghz", ("ghz",), 1),
         # Prometheus with one way of discovery only builds in a third of the time.
         Module(
             "prometheus",
@@ -80,6 +83,7 @@ MODULES = {
         ),
     )
 }
+CLUSTER_MODULES = ("registry", "kube", "gitops", "kwok", "s3", "prometheus")
 # gitops is for tests alone: built with kube it takes seconds, later on its own minutes.
 API_MODULES = ("kube", "gitops", "kwok")
 

@@ -18,7 +18,7 @@ from typing import TextIO
 from cluster.progress import Progress
 
 # The kinds whose entries are folders by themselves; the images share layers and stay.
-PRUNED = ("bin", "helm", "kind", "pypi", "triton")
+PRUNED = ("bin", "helm", "kind", "peers", "pypi", "triton")
 UNUSED_SECONDS = 30 * 24 * 3600
 LOOK_SECONDS = 0.2
 

@@ -30,6 +30,8 @@ class ControlPlane:
     etcd_peer_port: int
     # In the API tier nobody but the host uses the API server: no address of it is published inside.
     publish_address: bool = True
+    # After how long without a sign of life a node is dead and its pods not ready. Not the usual 50: tests wait for it.
+    node_grace_seconds: int = 12
 
     def argv(self, program: str, *flags: str) -> list[str]:
         return [str(self.binaries.path("kube")), program, *flags]
@@ -110,9 +112,8 @@ class ControlPlane:
             # The default of 20 makes its start 5 s slower.
             "--kube-api-qps=500",
             "--kube-api-burst=1000",
-            # A dead node shows after 12 s, not 50 s: tests wait for it.
             "--node-monitor-period=1s",
-            "--node-monitor-grace-period=12s",
+            f"--node-monitor-grace-period={self.node_grace_seconds}s",
         )
 
     def scheduler(self) -> list[str]:

@@ -58,7 +58,7 @@ class NativeCluster:
     def up(self, progress: Progress) -> None:
         check_folders([self.names.state, cache.root()])
         packages.require(packages.NODE + packages.IMAGES, progress)
-        made = binaries.ensure(binaries.MODULES, progress)
+        made = binaries.ensure(binaries.CLUSTER_MODULES, progress)
         cache.prune(progress)
         with Buildah(made.path("registry")) as builder:
             images = system_images(progress, builder, {name: made.path(name) for name in SYSTEM_IMAGES})

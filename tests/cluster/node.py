@@ -220,7 +220,7 @@ def kubelet_configuration(i: int, cgroup: str, authority: Path) -> dict[str, Any
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
         "evictionHard": {"memory.available": "200Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
-        # A dead node is found by its Lease; see --node-monitor-grace-period.
+        # A dead node is found by its Lease; see ControlPlane.node_grace_seconds.
         "nodeStatusUpdateFrequency": "2s",
         "nodeStatusReportFrequency": "20s",
         "nodeLeaseDurationSeconds": 8,

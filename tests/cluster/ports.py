@@ -1,5 +1,6 @@
 """Ports on 127.0.0.1 for a cluster: derived from its name, checked to be free, and remembered in its folder."""
 
+import contextlib
 import json
 import socket
 from collections.abc import Iterable
@@ -16,6 +17,15 @@ def free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def unused(count: int) -> list[int]:
+    """Ports that nobody has now, all different."""
+    with contextlib.ExitStack() as probes:
+        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 def claim(state: Path, purposes: Iterable[str], candidates: Iterable[int], keep: bool) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """Pods are restarted, drained with their node and scaled away under load, and every single request is answered.
 
 Torch and Triton at the same time, two replicas each, through their Services: clients that connect anew each second,
-clients of the torch server that keep their connection, and gRPC clients of Triton that keep their channel for ever. A
+clients of the torch server that keep their connection, and gRPC clients of both that keep their channel for ever. A
 client that keeps an HTTP/1.1 connection to Triton for longer than `drain.timeoutSeconds` is not here: Triton never asks
 it to leave (docs/operations.md).
 """
@@ -49,20 +49,22 @@ def loads(served: Cluster) -> Iterator[Loads]:
     body = infer.request_body(x[:1])
     with ExitStack() as stack:
         address = {name: stack.enter_context(served.door("default", name, 8080)) for name in NAMES}
-        channel = stack.enter_context(served.door("default", "kept-triton", 8081))
+        channel = {name: stack.enter_context(served.door("default", name, 8081)) for name in NAMES}
 
         def http(name: str, renew: float) -> Load:
             url = f"http://{address[name]}/v2/models/{name}/infer"
             load = Load(url, body, workers=4, rate=25, max_seconds=SECONDS, renew_seconds=renew)
             return stack.enter_context(load)
 
+        def grpc(name: str) -> GrpcLoad:
+            return stack.enter_context(GrpcLoad(channel[name], name, x[:1], rate=25, max_seconds=SECONDS))
+
         yield {
             "torch, new connections": http("kept-torch", 1),
             "torch, kept connections": http("kept-torch", EVER),
+            "torch, kept gRPC channels": grpc("kept-torch"),
             "Triton, new connections": http("kept-triton", 1),
-            "Triton, kept gRPC channels": stack.enter_context(
-                GrpcLoad(channel, "kept-triton", x[:1], rate=25, max_seconds=SECONDS)
-            ),
+            "Triton, kept gRPC channels": grpc("kept-triton"),
         }
 
 

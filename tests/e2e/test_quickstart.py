@@ -33,9 +33,8 @@ def test_both_runtimes_serve_the_trained_model(served: Cluster, name: str, model
     assert status["model"]["sha256"] == model["sha256"]
     with served.door("default", name, 8080) as address:
         assert infer.over_http(address, name, x).accuracy(truth) >= 0.95
-    if name == "digits-triton":
-        with served.door("default", name, 8081) as address:
-            assert infer.over_grpc(address, name, x).accuracy(truth) >= 0.95
+    with served.door("default", name, 8081) as address:
+        assert infer.over_grpc(address, name, x).accuracy(truth) >= 0.95
 
 
 @pytest.fixture

@@ -133,7 +133,11 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     "torch repository": (model(format="TritonRepository"), "use runtime.triton for a TritonRepository"),
     "configured repository": (
         model_deployment(model={**URI, "format": "TritonRepository"}, runtime={"triton": {"maxBatchSize": 8}}),
-        "maxBatchSize, dynamicBatching and instanceCount must be absent with format TritonRepository",
+        "preferredBatchSizes, instanceCount must be absent with format TritonRepository",
+    ),
+    "queue without batches": (
+        model_deployment(model=URI, runtime={"triton": {"maxBatchSize": 0, "maxQueueSize": 8}}),
+        "need a maxBatchSize of at least 1",
     ),
     "Triton's version": (
         model_deployment(model={**URI, "version": "v1"}, runtime={"triton": {}}),

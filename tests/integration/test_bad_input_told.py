@@ -98,12 +98,6 @@ CASES: dict[str, Case] = {
         model_deployment("gpus-twice", model=REMOTE, resources={"gpus": 1, "limits": {"nvidia.com/gpu": 2}}),
         "write the number of GPUs as gpus, not as nvidia.com/gpu in requests or limits",
     ),
-    "batching without batches": invalid(
-        model_deployment(
-            "batching", model=REMOTE, runtime={"triton": {"maxBatchSize": 0, "dynamicBatching": {}}}
-        ),
-        "dynamicBatching needs maxBatchSize of at least 1",
-    ),
     "training's variable": invalid(
         trained(
             "trainings-variable",

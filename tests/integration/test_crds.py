@@ -40,9 +40,12 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         scaling={"maxReplicas": 4, "metrics": [CONCURRENCY, {"type": "Prometheus", "query": "up", "target": 3}]}
     ),
     "container alone": model_deployment(model=None, runtime={"container": {"image": "x", "port": 80}}),
+    "secured": model_deployment(
+        runtime={"torch": {"tlsSecretRef": {"name": "tls"}, "tokenSecretRef": {"name": "clients", "key": "a.b-c"}}}
+    ),
     "Triton": model_deployment(
         model={"uri": "pvc://models/digits/1", "version": "12"},
-        runtime={"triton": {"dynamicBatching": {}, "args": ["--x"]}},
+        runtime={"triton": {"maxQueueSize": 7, "preferredBatchSizes": [8], "args": ["--x"]}},
     ),
     "training": training_job(),
     "script without data and output": training_job(trainer={"script": {"command": ["true"]}}, data=None, output=None),
@@ -91,7 +94,7 @@ EXPLAINED = [
     "mdep.spec.model.uri",
     "mdep.spec.model.fromTrainingJobs",
     "mdep.spec.runtime.torch",
-    "mdep.spec.runtime.triton.dynamicBatching",
+    "mdep.spec.runtime.triton.maxQueueSize",
     "mdep.spec.runtime.container.env",
     "mdep.spec.resources",
     "mdep.spec.scaling.metrics",

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,23 +22,18 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster import runs
+from cluster.ports import unused
 
 ROOT = Path(__file__).parents[2]
 TORCH_IMAGE, TRITON_IMAGE = "moorage/torch:test", "moorage/triton:test"
 WRITES = ("apply", "patch", "post", "put", "delete")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class OperatorProcess:
     def __init__(self, kubeconfig: Path, folder: Path, name: str, **settings: object) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
-        self._ports = {"health": free_port(), "metrics": free_port()}
+        self._ports = dict(zip(("health", "metrics"), unused(2), strict=True))
         self._settings: dict[str, object] = {
             "bind_address": "127.0.0.1",
             "health_port": self._ports["health"],

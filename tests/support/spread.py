@@ -20,7 +20,9 @@ from cluster import cache
 from cluster.names import default_name
 
 # Whose tests leave alone what is not theirs, and wait patiently while the machine is busy with others.
-SIDE_BY_SIDE = frozenset({"test_examples.py", "test_kubectl_scale.py", "test_quickstart.py", "test_readme.py"})
+SIDE_BY_SIDE = frozenset(
+    {"test_bad_requests.py", "test_examples.py", "test_kubectl_scale.py", "test_quickstart.py", "test_readme.py"}
+)
 # Clients, two runtimes and starting pods fill the cores, and so does steady change: beside others these would show how
 # programs starve.
 QUIET = frozenset({"test_no_request_lost.py", "test_soak.py"})

@@ -57,6 +57,8 @@ Result = list[Array] | Exception
 class Job:
     inputs: list[Array]
     rows: int
+    came: float
+    """By time.perf_counter()."""
     start_by: float
     """By the loop's clock: until then it may wait for others to go with."""
     done: Callable[[Result], None]
@@ -76,7 +78,10 @@ class Engine:
         max_queue_size: int = 1024,
         max_delay: float = 0.0,
         observe_batch: Callable[[int], None] = lambda rows: None,
+        observe_run: Callable[[list[float], float], None] = lambda waited, seconds: None,
     ) -> None:
+        """`observe_batch` hears of the rows of each forward pass, in the thread that runs it; `observe_run` hears on
+        the loop for how long each request of a batch had waited, and how long the model took."""
         self._model = model
         self._thread = thread
         self._batches = model.signature.batch is not None
@@ -84,7 +89,7 @@ class Engine:
         self._shapes_differ = any(dim.dynamic for spec in model.signature.inputs for dim in spec.dims[1:])
         self._max_queue_size = max_queue_size
         self._max_delay = max_delay
-        self._observe_batch = observe_batch
+        self._observe_batch, self._observe_run = observe_batch, observe_run
         self._waiting: dict[int, deque[Job]] = {}
         """By priority, the first to go at the beginning."""
         self._count = self._waiting_rows = 0
@@ -93,11 +98,17 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         # The means of late, of a batch: from them it is told how long the next one will take.
         self._seconds, self._size = 1.0, 1.0  # size: numbers in its inputs
+        self._began = self._took = 0.0  # of the last batch
         self._broken: asyncio.Future[None] = self._loop.create_future()
 
     @property
     def queue_size(self) -> int:
         return self._count
+
+    def oldest(self) -> float:
+        """Seconds for which the request has waited that came first of those that wait."""
+        first = min((jobs[0].came for jobs in self._waiting.values() if jobs), default=None)
+        return 0.0 if first is None else time.perf_counter() - first
 
     @property
     def full(self) -> bool:
@@ -119,7 +130,7 @@ class Engine:
             raise QueueFull
         shapes = tuple([array.shape[1:] for array in inputs]) if self._shapes_differ else ()
         now = self._loop.time()
-        job = Job(inputs, rows, now + min(self._max_delay, timeout / 2), done, shapes, priority)
+        job = Job(inputs, rows, time.perf_counter(), now + min(self._max_delay, timeout / 2), done, shapes, priority)
         if timeout < math.inf:
             job.expiry = self._loop.call_at(now + timeout, self._expire, job)
         if priority not in self._waiting:
@@ -206,6 +217,7 @@ class Engine:
             self._deliver(batch, ran.result())
 
     def _deliver(self, batch: list[Job], results: list[Result]) -> None:
+        self._observe_run([self._began - job.came for job in batch], self._took)
         for job, result in zip(batch, results, strict=True):
             self._tell(job, result)
         self._arrange()
@@ -225,9 +237,10 @@ class Engine:
             self._broken.set_exception(error)
 
     def _timed(self, batch: list[Job], size: int) -> list[Result]:
-        began = time.perf_counter()
+        self._began = time.perf_counter()
         results = self._run(batch)
-        self._seconds += _WEIGHT * (time.perf_counter() - began - self._seconds)
+        self._took = time.perf_counter() - self._began
+        self._seconds += _WEIGHT * (self._took - self._seconds)
         self._size += _WEIGHT * (size - self._size)
         return results
 

@@ -1,31 +1,30 @@
-"""HTTP/1.1 for one port: whole requests go to an application, its answers go out in their order.
+"""HTTP/1.1 on one connection: whole requests go to an application, its answers go out in their order.
 
-httptools parses. Everything that clients could make last or grow has a bound here: the number of connections, the time
-and size of a head, of a body, of all requests together, of silence, and of an answer that nobody reads. Knows nothing
-of models.
+httptools parses. Everything that a client could make last or grow has a bound here: the time and size of a head, of a
+body, of all requests together, of silence, and of an answer that nobody reads. `door` bounds the number of connections.
+Knows nothing of models.
 """
 
 import asyncio
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable
-from email.utils import formatdate
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import httptools
 
-from .messages import CLIENT_GONE, Application, Limits, Request, Response, error
+from . import http2
+from .messages import CLIENT_GONE, EACH_HEADER, FOREVER, HEAD_BYTES, LINGER_SECONDS, Request, Response, error
+from .unpack import Unreadable, unpacked
 
-_SWEEP_SECONDS = 0.25
-_HEAD_BYTES = 32 * 1024
-_EACH_HEADER = 64  # bytes that a header costs besides its own: many small ones are large, too
+if TYPE_CHECKING:
+    from .door import Door
+
 # Of requests that came before the answer to the first: no more is read until there is room.
 _PIPELINED = 16
 # A refused body up to this size is read and thrown away, so that its connection stays of use.
 _SWALLOWED = 64 * 1024
-# For how long a client that still sends is listened to after its answer: a reset would take the answer from it.
-_LINGER_SECONDS = 2.0
 
 _STATUS = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\nServer: moorage\r\n".encode() for status in HTTPStatus
@@ -43,7 +42,7 @@ def _without_upgrade(request: Request) -> bytes:
 
 
 def _head_too_large() -> Response:
-    return error(431, f"the head is larger than {_HEAD_BYTES} bytes")
+    return error(431, f"the head is larger than {HEAD_BYTES} bytes")
 
 
 class _Refused(Exception):
@@ -53,91 +52,6 @@ class _Refused(Exception):
         self.response = response
 
 
-class Door:
-    """What all connections of a port have in common."""
-
-    def __init__(self, application: Application, limits: Limits) -> None:
-        self.application, self.limits = application, limits
-        self.connections: set[Connection] = set()
-        self.surplus = 0
-        """Connections beyond the limit, for one answer each."""
-        self.held = 0
-        """Bytes of requests that have come and are not answered."""
-        self.last_answers = False
-        """Every answer closes its connection, so that its client finds another server."""
-        self.date = b""
-        self._sweeping: asyncio.Task[None] | None = None
-        self._server: asyncio.Server | None = None
-        self.closed = False
-
-    async def open(self, port: int) -> asyncio.Server:
-        """Raises OSError where it cannot listen."""
-        loop = asyncio.get_running_loop()
-        self._tell_date()
-        self._server = await loop.create_server(lambda: Connection(self, loop), port=port, backlog=1024)
-        self._sweeping = loop.create_task(self._sweep())
-        return self._server
-
-    def close(self) -> None:
-        """No new connections, and no idle ones; those that are busy close with their answer."""
-        self.last_answers = self.closed = True
-        if self._server is not None:
-            self._server.close()
-        for connection in list(self.connections):
-            connection.close_if_idle()
-
-    async def end(self, seconds: float = 1.0) -> None:
-        """All connections, in so many seconds: what was written is sent, if somebody takes it."""
-        self.close()
-        end = time.monotonic() + seconds
-        while self.connections and time.monotonic() < end:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        for connection in list(self.connections):
-            connection.abort()
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-
-    def enter(self, connection: "Connection") -> bool:
-        """Whether there is room for one more. Whoever has been silent longest makes room, as nginx has it, and then who
-        takes long to say what it wants: clients must not keep others out with connections that they do not use."""
-        room = len(self.connections) - self.surplus < self.limits.connections
-        if not room:
-            unused = [one for one in self.connections if one.idle] or [one for one in self.connections if one.begun]
-            if unused:
-                first = min(unused, key=lambda one: one.deadline)
-                self.leave(first)
-                first.abort()
-                room = True
-        self.connections.add(connection)
-        self.surplus += not room
-        return room
-
-    def leave(self, connection: "Connection") -> None:
-        if connection in self.connections:
-            self.connections.remove(connection)
-            self.surplus -= connection.crowded
-
-    async def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
-            self._tell_date()
-            now = loop.time()
-            for connection in [one for one in self.connections if one.deadline <= now]:
-                try:
-                    connection.expired()
-                except Exception as failed:
-                    self.broke(failed)
-
-    def broke(self, error: Exception) -> None:
-        """A fault of ours, which must not be anybody else's."""
-        asyncio.get_running_loop().call_exception_handler({"message": "a connection failed", "exception": error})
-
-    def _tell_date(self) -> None:
-        self.date = f"Date: {formatdate(usegmt=True)}\r\n".encode()
-
-
-_FOREVER = float("inf")
 _IDLE, _HEAD, _BODY = range(3)
 
 
@@ -147,8 +61,9 @@ class Connection(asyncio.Protocol):
     A client that closes, or says that it will send no more, waits for no answer: so read it nginx and Go's server, too.
     """
 
-    def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, door: "Door", loop: asyncio.AbstractEventLoop) -> None:
         self._door, self._limits, self._app, self._now = door, door.limits, door.application, loop.time
+        self._loop = loop
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._reading, self._stage, self._parts = _IDLE, 0, 0
         self._head_bytes = self._unparsed = 0
@@ -160,8 +75,8 @@ class Connection(asyncio.Protocol):
         self._paused = self._blocked = False
         self._deaf = self._hung_up = self._pumping = False
         self.crowded = False
-        self.deadline = _FOREVER
-        """By the loop's clock: then it is closed, or told that it was too slow."""
+        self.deadline, self.heard = FOREVER, 0.0
+        """By the loop's clock: when it is closed, or told that it was too slow; when it began to rest."""
 
     # From the transport.
 
@@ -175,6 +90,13 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
+        # Sent in one piece by every client there is; and no method of HTTP/1.1 begins so.
+        if data.startswith(b"PRI * ") and not self._stage and (calls := self._door.calls) is not None:
+            other = http2.Connection(self._door, calls, self._loop, crowded=self.crowded)
+            self._door.replace(self, other)
+            self._parser = None  # it knows this connection
+            other.take_over(self._transport, data)
+            return
         stage, parts = self._stage, self._parts
         try:
             self._feed(data)
@@ -187,7 +109,7 @@ class Connection(asyncio.Protocol):
         if self._reading != _IDLE and (self._stage, self._parts) == (stage, parts) and not self._deaf:
             # The parser keeps a header to itself until it has all of it, and so what frames chunks.
             self._unparsed += len(data)
-            if self._unparsed > 2 * _HEAD_BYTES:
+            if self._unparsed > 2 * HEAD_BYTES:
                 self._close_with(_head_too_large())
         if self._reading != _IDLE and self._stage != stage and self._current is None:
             self._rest()
@@ -229,7 +151,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._blocked = False
         if not self._hung_up:
-            self.deadline = _FOREVER
+            self.deadline = FOREVER
             self._pump()
 
     # From the parser.
@@ -244,7 +166,7 @@ class Connection(asyncio.Protocol):
         self._grow_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._grow_head(len(name) + len(value) + _EACH_HEADER)
+        self._grow_head(len(name) + len(value) + EACH_HEADER)
         if self._reading == _BODY:
             return  # a trailer, which must not pass for what a gateway has looked at
         headers, name = self._read.headers, name.lower()
@@ -254,7 +176,7 @@ class Connection(asyncio.Protocol):
 
     def _grow_head(self, size: int) -> None:
         self._head_bytes += size
-        if self._head_bytes > _HEAD_BYTES:
+        if self._head_bytes > HEAD_BYTES:
             raise _Refused(_head_too_large())
 
     def on_headers_complete(self) -> None:
@@ -301,6 +223,8 @@ class Connection(asyncio.Protocol):
         request = self._read
         request.size += len(body)
         self._parts += 1
+        if request.method != b"POST":
+            return  # nothing else asks for one: it must not take room from those who need it
         refusal = request.refusal or self._too_much(request.size, len(body))
         if refusal is None:
             if not self._body:
@@ -342,26 +266,14 @@ class Connection(asyncio.Protocol):
             return error(429, message, "Retry-After: 1\r\n", close=True)
         return None
 
-    def _unpack(self, request: Request, encoding: bytes) -> Response | None:
-        if encoding == b"identity":
-            return None
-        if encoding not in (b"gzip", b"x-gzip", b"deflate"):
-            return error(415, "of Content-Encoding gzip and deflate are known")
-        packed, body = bytes(request.body), bytearray()
-        came = len(packed)
-        most = self._limits.body_bytes + 1
-        while packed and len(body) < most:  # gzip may have several members, one after the other
-            unpacker = zlib.decompressobj(zlib.MAX_WBITS | (0 if encoding == b"deflate" else 16))
-            try:
-                body += unpacker.decompress(packed, most - len(body))
-            except zlib.error as failed:
-                return error(400, f"the body cannot be unpacked: {failed}")
-            if not unpacker.eof and len(body) < most:
-                return error(400, "the body cannot be unpacked: it is cut short")
-            packed = unpacker.unused_data
-        request.body = body
-        self._hold(request, len(body) - came)
-        return self._too_much(len(body), 0)
+    def _unpack(self, request: Request, coding: bytes) -> Response | None:
+        came = len(request.body)
+        try:
+            request.body = unpacked(bytes(request.body), coding, self._limits.body_bytes)
+        except Unreadable as refused:
+            return error(400 if refused.known else 415, f"the body {refused}")
+        self._hold(request, len(request.body) - came)
+        return self._too_much(len(request.body), 0)
 
     # To and from the application.
 
@@ -373,7 +285,7 @@ class Connection(asyncio.Protocol):
         try:
             while self._current is None and self._waiting and not self._blocked and not self._hung_up:
                 request = self._current = self._waiting.popleft()
-                self.deadline = _FOREVER
+                self.deadline = FOREVER
                 response = request.refusal or self._guarded(self._app.call, request)
                 if response is not None:
                     self._send(request, response)
@@ -427,7 +339,8 @@ class Connection(asyncio.Protocol):
         limits = self._limits
         idle = limits.head_seconds if self.crowded else limits.idle_seconds
         seconds = (idle, limits.head_seconds, limits.body_seconds)[self._reading]
-        self.deadline = self._now() + seconds
+        self.heard = self._now()
+        self.deadline = self.heard + seconds
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
@@ -469,7 +382,7 @@ class Connection(asyncio.Protocol):
             return
         self._deaf = True
         unsent = self._transport.get_write_buffer_size()
-        self.deadline = self._now() + (self._limits.body_seconds if unsent else _LINGER_SECONDS)
+        self.deadline = self._now() + (self._limits.body_seconds if unsent else LINGER_SECONDS)
         if self._paused:
             self._transport.resume_reading()
         self._transport.write_eof()

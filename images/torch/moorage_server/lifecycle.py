@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,14 +22,16 @@ import structlog
 
 from moorage_store import termination
 
-from . import calibration
+from . import calibration, security
+from .door import Door
 from .edge import Edge, MetricsEdge, Serving
 from .engine import Engine, Runnable
 from .failures import FAILED, DeviceLost, StartupError
-from .http1 import Door
 from .memory import give_back, keep_freed
 from .messages import Limits
 from .metrics import Metrics
+from .rpc import Rpc
+from .security import Certificate, Tokens
 from .settings import Settings
 
 # Without a request for so long, clients have found other replicas. Longer than any balancer takes to act on readiness
@@ -43,7 +46,9 @@ async def run(settings: Settings) -> int:
     keep_freed()
     asked_to_stop = _signals()
     metrics = Metrics(settings.model_name, settings.model_version)
-    edge = Edge(settings, metrics)
+    tokens: Tokens | None = security.opened(Tokens, settings.token_file)
+    certificate: Certificate | None = security.opened(Certificate, settings.tls_folder)
+    edge = Edge(settings, metrics, tokens)
     limits = Limits(
         connections=settings.max_connections,
         body_bytes=settings.max_body_bytes,
@@ -53,11 +58,16 @@ async def run(settings: Settings) -> int:
         idle_seconds=settings.idle_timeout_seconds,
     )
     door, metrics_door = (
-        Door(edge, limits),
+        Door(edge, limits, Rpc(edge)),
         Door(MetricsEdge(metrics), replace(limits, connections=METRICS_CONNECTIONS)),
     )
     _allow_files(2 * (settings.max_connections + METRICS_CONNECTIONS) + 256)
-    ports = {"http": await _open(door, settings.http_port), "metrics": await _open(metrics_door, settings.metrics_port)}
+    tls = certificate.context if certificate else None
+    ports = {
+        "http": await _open(door, settings.http_port, tls),
+        "metrics": await _open(metrics_door, settings.metrics_port),
+    }
+    following = asyncio.create_task(security.follow([one for one in (tokens, certificate) if one is not None]))
     log.info("listening", **ports, model=settings.model_name)
 
     thread = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -82,13 +92,14 @@ async def run(settings: Settings) -> int:
         max_queue_size=settings.max_queue_size,
         max_delay=settings.max_queue_delay_microseconds / 1e6,
         observe_batch=metrics.batch_size.observe,
+        observe_run=metrics.ran,
     )
     # What is there now stays: the collector need not look at half a million objects of torch again and again.
     gc.collect()
     gc.freeze()
     give_back()
     gc.set_threshold(20_000, 20, 20)
-    metrics.queue_size = lambda: engine.queue_size
+    metrics.queue_size, metrics.queue_oldest = (lambda: engine.queue_size), engine.oldest
     edge.serving = Serving(model.signature, engine)
     signature = {kind: [str(t) for t in getattr(model.signature, kind)] for kind in ("inputs", "outputs")}
     seconds = {"load_seconds": round(load_seconds, 3), "warm_up_seconds": round(model.warm_up_seconds, 3)}
@@ -108,13 +119,14 @@ async def run(settings: Settings) -> int:
         raise StartupError("DeviceUnavailable", f"the model cannot run any more: {error}", FAILED) from error
     await _drain(settings, edge, door, metrics, engine)
     await metrics_door.end()
+    following.cancel()
     return 0
 
 
 async def _drain(settings: Settings, edge: Edge, door: Door, metrics: Metrics, engine: Engine) -> None:
     log: Any = structlog.get_logger()
     edge.draining = True
-    door.last_answers = True
+    door.part()
     begun = time.perf_counter()
     end = begun + settings.drain_timeout_seconds
     # Under requests that never stop coming, some of the time is kept for those in flight.
@@ -179,10 +191,10 @@ def _signals() -> asyncio.Event:
     return asked
 
 
-async def _open(door: Door, port: int) -> int:
+async def _open(door: Door, port: int, tls: ssl.SSLContext | None = None) -> int:
     """The port it listens on; asked for port 0, IPv4 and IPv6 have one each, and IPv4's is told."""
     try:
-        sockets = (await door.open(port)).sockets
+        sockets = (await door.open(port, tls)).sockets
     except OSError as error:
         reason = "PortInUse" if error.errno == errno.EADDRINUSE else "InvalidConfiguration"
         raise StartupError(reason, f"cannot listen on port {port}: {error.strerror or error}") from error

@@ -12,6 +12,13 @@ import orjson
 # The usual number, from nginx, for a client that did not wait; it is only counted and logged, never sent.
 CLIENT_GONE = 499
 
+# Bounds of every connection, whichever HTTP it speaks.
+HEAD_BYTES = 32 * 1024
+EACH_HEADER = 64  # bytes that a header costs besides its own: many small ones are large, too
+# For how long a client that still sends is listened to after the last word: a reset would take that from it.
+LINGER_SECONDS = 2.0
+FOREVER = float("inf")
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

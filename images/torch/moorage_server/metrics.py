@@ -22,7 +22,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -78,9 +78,10 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self.in_flight = InFlight()
         self.queue_size: Callable[[], int] = lambda: 0
+        self.queue_oldest: Callable[[], float] = lambda: 0.0
         self.requests: Counter[int] = Counter()
         """By HTTP status."""
-        self.durations = Durations(_SECONDS)
+        self.durations, self.waits, self.runs = Durations(_SECONDS), Durations(_SECONDS), Durations(_SECONDS)
         self.batch_size = Histogram(
             "moorage_server_batch_size", "Rows that went through the model together.", buckets=_ROWS, registry=registry
         )
@@ -108,6 +109,12 @@ class Metrics:
     def answered(self, code: int, seconds: float) -> None:
         self.requests[code] += 1
         self.durations.observe(seconds)
+
+    def ran(self, waited: Iterable[float], seconds: float) -> None:
+        """A batch: how long each of its requests had waited, and how long the model took."""
+        for wait in waited:
+            self.waits.observe(wait)
+        self.runs.observe(seconds)
 
     def loaded(self, load_seconds: float, warm_up_seconds: float, format: str, sha256: str, device: str) -> None:
         self.load_seconds.set(load_seconds)
@@ -157,4 +164,17 @@ class _Live(Collector):
         )
         yield GaugeMetricFamily(
             "moorage_server_queue_size", "Requests waiting for a batch.", value=self._metrics.queue_size()
+        )
+        yield GaugeMetricFamily(
+            "moorage_server_queue_oldest_seconds",
+            "How long the request that came first has been waiting for a batch; 0 where none waits.",
+            value=self._metrics.queue_oldest(),
+        )
+        yield self._metrics.waits.family(
+            "moorage_server_queue_duration_seconds", "Time that a request waited for its batch.", labels
+        )
+        yield self._metrics.runs.family(
+            "moorage_server_forward_duration_seconds",
+            "Time of a batch in the model: the rate of its sum is the busy fraction.",
+            labels,
         )

@@ -8,7 +8,7 @@ answers, for JSON has neither, and `null` is refused in requests; binary data ma
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,11 @@ def parse_request(body: bytes | bytearray, signature: Signature, header_length: 
         raise BadRequest('the body must be a JSON object with "inputs", a list of tensors')
     if not isinstance(id := request.get("id", ""), str):
         raise BadRequest('"id" must be a string')
-    inputs = _inputs(request["inputs"], signature, binary)
+    return infer_request(request, id, _inputs(request["inputs"], signature, binary), signature)
+
+
+def infer_request(request: dict[str, Any], id: str, inputs: list[Array], signature: Signature) -> InferRequest:
+    """Of its inputs and the rest of its JSON: `outputs` and `parameters`."""
     if signature.shared:
         _check_symbols(inputs, signature)
     rows = inputs[0].shape[0] if signature.batch is not None else 1
@@ -98,12 +102,16 @@ def _inputs(entries: list[Any], signature: Signature, binary: memoryview | None)
         if name in named:
             raise BadRequest(f"input {_quote(name)} is given twice")
         named[name] = entry
-    if named.keys() != signature.input_names:
+    check_names(named, signature)
+    raw = {} if binary is None else _raw(named, binary)
+    return [_tensor(named[spec.name], spec, raw.get(spec.name)) for spec in signature.inputs]
+
+
+def check_names(named: Collection[str], signature: Signature) -> None:
+    if set(named) != signature.input_names:
         if unknown := [name for name in named if name not in signature.input_names]:
             raise BadRequest(f"the model has no input {_quote(unknown[0])}; it takes {_listing(signature.inputs)}")
         raise BadRequest(f"input {next(spec for spec in signature.inputs if spec.name not in named)} is missing")
-    raw = {} if binary is None else _raw(named, binary)
-    return [_tensor(named[spec.name], spec, raw.get(spec.name)) for spec in signature.inputs]
 
 
 def _raw(named: dict[str, dict[str, Any]], binary: memoryview) -> dict[str, memoryview]:
@@ -125,15 +133,11 @@ def _raw(named: dict[str, dict[str, Any]], binary: memoryview) -> dict[str, memo
 
 
 def _tensor(entry: dict[str, Any], spec: TensorSpec, raw: memoryview | None) -> Array:
-    if (datatype := entry.get("datatype")) != spec.datatype:
-        raise BadRequest(f"{_what(spec)} has datatype {_quote(datatype)}, the model takes {spec.datatype}")
-    shape = entry.get("shape")
-    if not isinstance(shape, list) or not _fits(shape, spec.dims):
-        raise BadRequest(_misfit(shape, spec))
+    shape = checked_shape(entry.get("datatype"), entry.get("shape"), spec)
     if raw is not None:
         if "data" in entry:
             raise BadRequest(f'{_what(spec)} has "data" and binary data: send one of them')
-        return _of_bytes(raw, shape, spec)
+        return of_bytes(raw, shape, spec)
     if "data" not in entry:
         if _BINARY in _parameters(entry, _what(spec)):
             raise BadRequest(
@@ -143,6 +147,14 @@ def _tensor(entry: dict[str, Any], spec: TensorSpec, raw: memoryview | None) -> 
     if not isinstance(entry["data"], list):
         raise BadRequest(f'{_what(spec)}: "data" must be a list of {spec.datatype} values')
     return _of_list(entry["data"], shape, spec)
+
+
+def checked_shape(datatype: Any, shape: Any, spec: TensorSpec) -> list[int]:
+    if datatype != spec.datatype:
+        raise BadRequest(f"{_what(spec)} has datatype {_quote(datatype)}, the model takes {spec.datatype}")
+    if not isinstance(shape, list) or not _fits(shape, spec.dims):
+        raise BadRequest(_misfit(shape, spec))
+    return shape
 
 
 def _what(spec: TensorSpec) -> str:
@@ -238,7 +250,7 @@ def _parsed(data: list[Any], want: np.dtype[Any]) -> Array:
     return array
 
 
-def _of_bytes(raw: memoryview, shape: list[int], spec: TensorSpec) -> Array:
+def of_bytes(raw: memoryview | bytes, shape: list[int], spec: TensorSpec) -> Array:
     if len(raw) != (size := math.prod(shape) * _width(spec)):
         raise BadRequest(f"{_what(spec)}: its binary data has {len(raw)} bytes, {spec.datatype} {shape} needs {size}")
     if spec.datatype == "BF16":
@@ -334,7 +346,7 @@ def answer(
     for i in request.outputs:
         spec, array = signature.outputs[i], outputs[i]
         if i in request.binary:
-            raw.append(_bytes(spec, array))
+            raw.append(to_bytes(spec, array))
             told.append(
                 {
                     "name": spec.name,
@@ -354,7 +366,7 @@ def _output(spec: TensorSpec, array: Array) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": array.shape, "data": array.reshape(-1)}
 
 
-def _bytes(spec: TensorSpec, array: Array) -> bytes:
+def to_bytes(spec: TensorSpec, array: Array) -> bytes:
     if spec.datatype == "BF16":
         return (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()

@@ -38,6 +38,8 @@ class Settings:
     # Longer than clients and proxies keep a connection (60 to 90 s): they close it, and no request meets its end.
     idle_timeout_seconds: int = 120
     drain_timeout_seconds: int = 30
+    tls_folder: Path | None = None
+    token_file: Path | None = None
     http_port: int = 8080
     metrics_port: int = 8082
     log_level: str = "info"
@@ -72,6 +74,8 @@ class Settings:
             body_timeout_seconds=given.integer("MOORAGE_BODY_TIMEOUT_SECONDS", cls.body_timeout_seconds, 1, 86400),
             idle_timeout_seconds=given.integer("MOORAGE_IDLE_TIMEOUT_SECONDS", cls.idle_timeout_seconds, 1, 86400),
             drain_timeout_seconds=given.integer("MOORAGE_DRAIN_TIMEOUT_SECONDS", cls.drain_timeout_seconds, 0, 86400),
+            tls_folder=given.path("MOORAGE_TLS_FOLDER"),
+            token_file=given.path("MOORAGE_TOKEN_FILE"),
             http_port=given.integer("MOORAGE_HTTP_PORT", cls.http_port, 0, 65535),
             metrics_port=given.integer("MOORAGE_METRICS_PORT", cls.metrics_port, 0, 65535),
             log_level=given.choice("MOORAGE_LOG_LEVEL", LOG_LEVELS, cls.log_level),
@@ -87,6 +91,10 @@ class _Environment:
         if not value:
             raise _invalid(f"{name} is not set")
         return value
+
+    def path(self, name: str) -> Path | None:
+        value = self._env.get(name)
+        return Path(value) if value else None
 
     def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
         value = self._env.get(name, default)

@@ -16,24 +16,19 @@ def taken() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def test_a_taken_port_is_passed_over(tmp_path: Path, taken: int) -> None:
-    other = free_port()
+    [other] = ports.unused(1)
     assert ports.claim(tmp_path, ["api"], [taken, other], keep=False) == {"api": other}
 
 
 def test_the_same_again_while_the_cluster_s_own_programs_hold_it(tmp_path: Path, taken: int) -> None:
     (tmp_path / "ports.json").write_text(f'{{"api": {taken}}}')
-    assert ports.claim(tmp_path, ["api"], [free_port()], keep=True) == {"api": taken}
+    assert ports.claim(tmp_path, ["api"], ports.unused(1), keep=True) == {"api": taken}
 
 
 def test_another_when_somebody_took_it_meanwhile(tmp_path: Path, taken: int) -> None:
     (tmp_path / "ports.json").write_text(f'{{"api": {taken}}}')
-    other = free_port()
+    [other] = ports.unused(1)
     assert ports.claim(tmp_path, ["api"], [other], keep=False) == {"api": other}
 
 

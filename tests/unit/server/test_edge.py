@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 
+from moorage_server.door import Door
 from moorage_server.edge import Edge, Serving
 from moorage_server.engine import Engine
-from moorage_server.http1 import Door
 from moorage_server.messages import Limits, Request
 from moorage_server.metrics import Metrics
 from moorage_server.protocol import InferRequest

@@ -187,6 +187,26 @@ async def test_a_request_larger_than_a_batch_is_split_evenly() -> None:
     assert model.batches == observed == [3, 3, 3]
 
 
+async def test_it_tells_how_long_requests_waited_and_the_model_took() -> None:
+    model = Doubling()
+    model.gate.clear()
+    told: list[tuple[list[float], float]] = []
+    async with running(model, observe_run=lambda *ran: told.append(ran)) as engine:
+        asked = [asyncio.create_task(ask(engine, 0))]
+        await asyncio.sleep(0.05)
+        assert engine.oldest() == 0
+        asked += [asyncio.create_task(ask(engine, i)) for i in (1, 2)]
+        await waiting(engine, 2)
+        await asyncio.sleep(0.1)
+        assert engine.oldest() >= 0.1
+        model.gate.set()
+        await asyncio.gather(*asked)
+        assert engine.oldest() == 0
+    (first, took), (second, _) = told
+    assert (len(first), len(second)) == (1, 2)
+    assert took >= 0.1 and min(second) >= 0.1
+
+
 async def test_the_programs_own_limit_on_the_batch_counts() -> None:
     few = Dim(-1, "batch", 1, 2)
     model = Doubling(Signature((TensorSpec("x", "FP32", (few, Dim(2))),), (TensorSpec("y", "FP32", (few, Dim(2))),)))

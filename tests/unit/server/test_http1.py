@@ -15,7 +15,7 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moorage_server.http1 import Door
+from moorage_server.door import Door
 from moorage_server.messages import CLIENT_GONE, Limits, Request, Response
 
 LIMITS = Limits(body_bytes=100_000, all_requests_bytes=150_000, head_seconds=0.5, body_seconds=0.5, idle_seconds=1)

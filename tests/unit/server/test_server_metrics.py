@@ -23,10 +23,14 @@ def test_the_metrics_of_the_contract(start_server: Start, classifier: Path) -> N
     assert metrics[f'moorage_server_requests_total{{code="200",{labels}}}'] == 3
     assert metrics[f'moorage_server_requests_total{{code="400",{labels}}}'] == 1
     assert metrics[f"moorage_server_request_duration_seconds_count{{{labels}}}"] == 4
-    assert metrics["moorage_server_batch_size_count"] == 3
+    # One, two and five rows, in batches of at most eight or more, four, two or one: what was measured to be quickest.
+    assert metrics["moorage_server_batch_size_count"] in (3, 4, 5, 8)
     assert metrics["moorage_server_batch_size_sum"] == 8
     assert metrics["moorage_server_requests_in_flight"] == 0
-    assert metrics["moorage_server_queue_size"] == 0
+    assert metrics["moorage_server_queue_size"] == metrics["moorage_server_queue_oldest_seconds"] == 0
+    for what in ("queue", "forward"):
+        assert metrics[f"moorage_server_{what}_duration_seconds_count{{{labels}}}"] == 3
+        assert metrics[f"moorage_server_{what}_duration_seconds_sum{{{labels}}}"] > 0
     assert metrics["moorage_server_in_flight_seconds_total"] > 0
     assert metrics["moorage_server_model_load_seconds"] > 0
     assert metrics["moorage_server_warm_up_seconds"] > 0

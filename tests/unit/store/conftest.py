@@ -15,6 +15,7 @@ import pytest
 from cluster import binaries
 from cluster.fixtures import seen
 from cluster.interface import ClusterError
+from cluster.ports import unused
 from cluster.progress import Progress
 from moorage_store import remote
 
@@ -113,9 +114,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Con
         pytest.skip(f"no S3 server: {str(error).splitlines()[0]}")
     root = tmp_path_factory.mktemp("s3")
     (root / "models").mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    [port] = unused(1)
     keys = {"AWS_ACCESS_KEY_ID": "access", "AWS_SECRET_ACCESS_KEY": "secret"}
     settings = {**keys, "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
     log = root.with_name("s3.log").open("wb")

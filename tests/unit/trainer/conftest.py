@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from cluster.ports import unused
 
 PACKAGES = Path(__file__).parents[3] / "images" / "torch"
 
@@ -28,9 +29,8 @@ class Workers:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.status_port = free_port()
+        self.status_port, self._rendezvous = unused(2)
         self.processes: list[subprocess.Popen[bytes]] = []
-        self._rendezvous = free_port()
 
     def start(self, count: int, *command: str, present: range | None = None, **env: str) -> "Workers":
         for index in present or range(count):
@@ -113,10 +113,3 @@ def recipe(data: Path, **changes: Any) -> dict[str, str]:
 
 def output(target: Path) -> dict[str, str]:
     return {"MOORAGE_OUTPUT_URI": "pvc://models/digits/1", "MOORAGE_OUTPUT_MOUNT": str(target)}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -1,11 +1,6 @@
-"""The real tritonserver with its python backend, out of the nvidia-pytriton wheel, started on the loopback."""
+"""The real tritonserver (`support.triton`), started on the loopback."""
 
-import os
-import shutil
-import socket
 import subprocess
-import sys
-import sysconfig
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -14,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster import cache, pypi
 from cluster.interface import ClusterError
+from cluster.ports import unused
 from cluster.progress import Progress
 from moorage_store import triton_repository
+from support import triton as files
 
 
 @dataclass
@@ -73,20 +69,10 @@ class Triton:
 @pytest.fixture(scope="session")
 def server_folder() -> Path:
     """tritonserver laid out as its image has it, for the Python of these tests."""
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
     try:
-        wheel = pypi.installed("nvidia-pytriton", "0.7.0", Progress())
+        return files.installed(Progress())
     except ClusterError as error:
         pytest.skip(f"no tritonserver: {str(error).splitlines()[0]}")
-
-    def make(folder: Path) -> None:
-        for name in ("bin", "backends", "caches"):
-            shutil.copytree(wheel / "pytriton" / "tritonserver" / name, folder / name, symlinks=True)
-        stub = wheel / "pytriton" / "tritonserver" / "python_backend_stubs" / version / "triton_python_backend_stub"
-        shutil.copy(stub, folder / "backends" / "python")
-        (folder / "libs").symlink_to(wheel / "nvidia_pytriton.libs")
-
-    return cache.publish("triton", f"pytriton-0.7.0-python-{version}", make, Progress())
 
 
 @pytest.fixture
@@ -105,36 +91,13 @@ def triton(server_folder: Path, tmp_path: Path) -> Iterator[Callable[..., Triton
     ) -> Triton:
         folder = tmp_path / f"triton-{len(started)}"
         (folder / "config").mkdir(parents=True)
-        (folder / "config" / "config.pbtxt").write_text(config or CONFIG)
+        (folder / "config" / "config.pbtxt").write_text(config or files.CONFIG)
         if repository is None:
             repository = folder / "models"
             triton_repository.lay_out(folder / "config", repository, name, "1")
-        libraries = [str(server_folder / "libs"), str(sysconfig.get_config_var("LIBDIR"))]
-        settings = {
-            **os.environ,
-            "LD_LIBRARY_PATH": ":".join(libraries),
-            # The stub takes site-packages from the first python3 on PATH.
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "MOORAGE_MODEL_PATH": str(model),
-            "MOORAGE_MODEL_FORMAT": form,
-            "OMP_NUM_THREADS": "1",
-            **env,
-        }
-        ports = free_ports(3)
-        argv = [
-            str(server_folder / "bin" / "tritonserver"),
-            f"--model-repository={repository}",
-            f"--backend-directory={server_folder / 'backends'}",
-            *(f"--{kind}-address=127.0.0.1" for kind in ("http", "grpc", "metrics")),
-            *(f"--{kind}-port={port}" for kind, port in zip(("http", "grpc", "metrics"), ports, strict=True)),
-            # As the operator has it, so that the last words are those of the fault.
-            "--log-info=false",
-            "--allow-gpu-metrics=false",
-            # Its first warning about missing pinned memory is long; nothing here uses it.
-            "--pinned-memory-pool-byte-size=0",
-            "--exit-timeout-secs=5",
-            *arguments,
-        ]
+        settings = {**files.environment(server_folder, model, form), **env}
+        ports = unused(3)
+        argv = [*files.argv(server_folder, repository, ports), *arguments]
         log = folder / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(argv, env=settings, stdout=output, stderr=output, cwd=folder)
@@ -144,29 +107,3 @@ def triton(server_folder: Path, tmp_path: Path) -> Iterator[Callable[..., Triton
     yield start
     for server in started:
         server.stop()
-
-
-# As the operator writes it (golden tests hold that side).
-CONFIG = """\
-name: "digits"
-backend: "python"
-max_batch_size: 64
-dynamic_batching {
-  max_queue_delay_microseconds: 0
-}
-instance_group {
-  count: 1
-  kind: KIND_CPU
-}
-"""
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

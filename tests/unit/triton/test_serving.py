@@ -17,8 +17,9 @@ from moorage_trainer.recipe.config import parse
 from moorage_trainer.recipe.dataset import Table
 from moorage_trainer.recipe.train import Training, Worker
 from support import digits
+from support.triton import CONFIG
 
-from .conftest import CONFIG, Triton
+from .conftest import Triton
 
 Start = Callable[..., Triton]
 
