@@ -4,7 +4,7 @@ import asyncio
 
 import uvloop
 
-from moorage_server.http1 import Door
+from moorage_server.door import Door
 from moorage_server.messages import Limits, Request, Response
 
 BODY = b'{"model_name":"m","model_version":"1","outputs":[]}'

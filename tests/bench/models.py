@@ -1,5 +1,6 @@
 """Models of the server's benchmark, their requests, and how many rows a second they do with nothing around them."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 import orjson
 import torch
 from torch import Tensor, nn
+from tritonclient.grpc import service_pb2
 
 
 class Mlp(nn.Module):
@@ -68,6 +70,16 @@ class Case:
         folder.mkdir(parents=True, exist_ok=True)
         torch.export.save(program, folder / "model.pt2")
 
+    def freeze(self, path: Path) -> None:
+        """As TorchScript, which other servers take."""
+        torch.manual_seed(0)
+        torch.jit.save(torch.jit.freeze(torch.jit.trace(self.make().eval(), self.example(4))), path)
+
+    @property
+    def large(self) -> bool:
+        """JSON of it costs more than the model."""
+        return math.prod(self.shape) > 1000
+
     def request(self, *, binary: bool) -> tuple[bytes, dict[str, str]]:
         """One row: body and headers."""
         array = self.example(1).numpy()
@@ -83,6 +95,14 @@ class Case:
         header = orjson.dumps(said)
         lengths = {"Inference-Header-Content-Length": str(len(header)), "Content-Type": "application/octet-stream"}
         return header + array.tobytes(), lengths
+
+    def message(self) -> bytes:
+        """One row, as a ModelInferRequest of gRPC."""
+        array = self.example(1).numpy()
+        request = service_pb2.ModelInferRequest(model_name="m", raw_input_contents=[array.tobytes()])
+        name = "ids" if self.datatype == "INT64" else "x"
+        request.inputs.add(name=name, datatype=self.datatype, shape=array.shape)
+        return request.SerializeToString()  # type: ignore[no-any-return]
 
 
 CASES = {

@@ -1,4 +1,5 @@
-"""`make bench-server`: the torch server on one core under load from another, against two limits of the same run.
+"""`make bench-server`: the torch server on one core under load from another, against two limits and other
+servers of the same run.
 
 The limits: its own HTTP edge answering a constant, and the bare forward pass in the largest batch. All that the server
 does for a user is on: validation, metrics, limits, the sampled access log.
@@ -16,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from bench import models, openloop, page, report, usage, wrk
+from bench import ghz, models, openloop, page, peers, report, usage, wrk
 from bench.report import Row, at_least, at_most, told
 from cluster.progress import Progress
 
@@ -24,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 BATCH = 64
 ROUNDS = 3
 QUEUE = 128
+BEST_PEER = {"mlp": 10, "conv": 5}
+"""How many times as fast as the best of the others."""
 OVERLOAD_SECONDS = 8.0
 
 
@@ -82,6 +85,14 @@ def forward_limit(folder: Path, name: str) -> float:
     return float(out.splitlines()[-1])
 
 
+def grpc_aio(model: Path) -> float:
+    """Calls per second of the same engine behind grpcio's own server."""
+    with pinned(sys.executable, "-m", "bench.grpc_aio", str(model)) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        return ghz.load(process.pid, f"127.0.0.1:{port}", models.CASES["mlp"].message(), at_once=64).per_second
+
+
 def median_round(limit: Callable[[], float], load: Callable[[], wrk.Run]) -> tuple[float, wrk.Run]:
     """Of rounds that measure both, one after the other, that whose share is the median: a machine's mood lasts for
     minutes."""
@@ -89,13 +100,15 @@ def median_round(limit: Callable[[], float], load: Callable[[], wrk.Run]) -> tup
     return sorted(rounds, key=lambda one: one[1].per_second / one[0])[ROUNDS // 2]
 
 
+def numbers(run: wrk.Run | openloop.Run) -> dict[str, float]:
+    return {key: report.rounded(value) or 0.0 for key, value in asdict(run).items()}
+
+
 def main() -> None:
     progress = Progress()
+    peers.prepare(progress)
     rows: list[Row] = []
     runs: dict[str, dict[str, float]] = {}
-
-    def kept(name: str, run: wrk.Run) -> None:
-        runs[name] = {key: report.rounded(value) or 0.0 for key, value in vars(run).items()}
 
     with tempfile.TemporaryDirectory() as folder:
         for name, case in models.CASES.items():
@@ -110,11 +123,21 @@ def main() -> None:
                     for connections in (1, 16, 64, 512):
                         what = f"{name} {'binary' if binary else 'JSON'} c={connections}"
                         with progress.step(what):
-                            kept(what, wrk.load(pid, url, body, headers, connections=connections))
+                            runs[what] = numbers(wrk.load(pid, url, body, headers, connections=connections))
+                for at_once in (1, 16, 64):
+                    what = f"{name} gRPC c={at_once}"
+                    with progress.step(what):
+                        address = url.removeprefix("http://").partition("/")[0]
+                        runs[what] = numbers(ghz.load(pid, address, case.message(), at_once=at_once))
                 broken = sum(int(run["broken"] + run["refused"]) for what, run in runs.items() if name in what)
                 rows.append(at_most(f"{name}, requests without a good answer", 0, broken, ""))
                 with progress.step(f"{name} against its limit, {ROUNDS} rounds"):
                     rows += compared(name, path, pid, url)
+                if name == "mlp":
+                    with progress.step(f"gRPC against grpc.aio, {ROUNDS} rounds"):
+                        rows += compared_grpc(path, pid, url)
+                if name in BEST_PEER:
+                    rows += beside_peers(name, path, pid, url, runs, progress)
         with progress.step("twice as much as it can do"):
             rows += overload(Path(folder, "transformer"), runs)
     report.finish("server", rows, {"torch": report.installed("torch")}, runs=runs)
@@ -144,6 +167,44 @@ def compared(name: str, path: Path, pid: int, url: str) -> list[Row]:
     ]
 
 
+def compared_grpc(model: Path, pid: int, url: str) -> list[Row]:
+    address = url.removeprefix("http://").partition("/")[0]
+
+    def load() -> wrk.Run:
+        return ghz.load(pid, address, models.CASES["mlp"].message(), at_once=64)
+
+    other, run = median_round(lambda: grpc_aio(model), load)
+    return [
+        told("grpc.aio before the same engine, c=64", other, "calls/s"),
+        told("mlp gRPC, c=64", run.per_second, "calls/s"),
+        at_most("mlp gRPC, CPU of a call", 400, run.cpu_us, "µs"),
+        told("mlp gRPC, times grpc.aio", run.per_second / other, "×"),
+    ]
+
+
+def beside_peers(
+    name: str, path: Path, pid: int, url: str, runs: dict[str, dict[str, float]], progress: Progress
+) -> list[Row]:
+    """By JSON; what is large, in bytes where it takes them. Ours right after each of them, on the same core."""
+    case = models.CASES[name]
+    frozen = path.with_suffix(".pt")
+    case.freeze(frozen)
+    body, headers = case.request(binary=case.large)
+    rows: list[Row] = []
+    times, broken = [], 0
+    for peer in peers.PEERS:
+        what = f"{name}, {peer.name}, c=64"
+        with progress.step(what):
+            other = peers.load(peer, path, frozen, case, progress)
+            run = wrk.load(pid, url, body, headers, connections=64)
+        runs[what], runs[f"{what}: ours after it"] = numbers(other), numbers(run)
+        broken += other.broken + other.refused + run.broken + run.refused
+        rows += [told(what, other.per_second, "req/s"), told(f"{what}, CPU of a request", other.cpu_us, "µs")]
+        times.append(run.per_second / other.per_second)
+    rows.append(at_most(f"{name}, requests without a good answer beside these", 0, broken, ""))
+    return [*rows, at_least(f"{name}, times the best of these", BEST_PEER[name], min(times), "×")]
+
+
 def overload(model: Path, runs: dict[str, dict[str, float]]) -> list[Row]:
     """An open loop of twice the rate that was reached with as many connections: what is taken is answered in its time,
     and the rest is told so at once."""
@@ -155,7 +216,7 @@ def overload(model: Path, runs: dict[str, dict[str, float]]) -> list[Row]:
         before = usage.memory_mib(pid)
         run = openloop.load(url, body, headers, rate=2 * peak, connections=connections, seconds=OVERLOAD_SECONDS)
         grown = usage.memory_mib(pid) - before
-    runs["transformer, twice its peak"] = {key: report.rounded(value) or 0.0 for key, value in asdict(run).items()}
+    runs["transformer, twice its peak"] = numbers(run)
     what = f"twice the peak, {connections} connections"
     budget = QUEUE / peak * 1000
     return [

@@ -31,7 +31,8 @@ end
 
 @dataclass(frozen=True)
 class Run:
-    """Milliseconds, but for `cpu_us`: microseconds of the server's CPU for each request."""
+    """Milliseconds, but for `cpu_us`: microseconds of the server's CPU for each request. CPU and memory: of all its
+    processes."""
 
     per_second: float
     p50: float
@@ -63,14 +64,14 @@ def load(pid: int, url: str, body: bytes, headers: Mapping[str, str], *, connect
             return found
 
         run(1)
-        before = usage.cpu_seconds(pid)
+        before = usage.family_cpu_seconds(pid)
         found = run(seconds)
-        spent = usage.cpu_seconds(pid) - before
+        spent = usage.family_cpu_seconds(pid) - before
     requests = max(1.0, found["requests"])
     return Run(
         per_second=found["requests"] / found["seconds"],
         p50=found["p50"], p99=found["p99"], p999=found["p999"],
         refused=int(found["refused"]), broken=int(found["broken"]),
         cpu_us=spent / requests * 1e6,
-        memory_mib=usage.memory_mib(pid),
+        memory_mib=usage.family_memory_mib(pid),
     )  # fmt: skip
