@@ -33,10 +33,10 @@ crds: .venv/ready ## write crds/*.yaml from the pydantic models
 record: .venv/ready ## at a release: write what the operator makes as the last release's children (or of CASES= only)
 	@$(PY) -m support.recorded $(CASES)
 
-bench-operator: .venv/ready ## 1,000 resources (BENCH_N) made, changed, restarted over, deleted: time, CPU, writes, memory
+bench-operator: .venv/ready ## 1,000 resources (BENCH_N; BENCH_PODS=0) made, changed, restarted over, deleted
 	@$(PY) -m bench.operator $(BENCH_N)
 
-bench-server: .venv/ready ## the torch server on one core: requests, latency, CPU, memory, against two limits
+bench-server: .venv/ready ## the torch server on one core: requests, latency, CPU, memory, against two limits and other servers
 	@PYTHONPATH=images/torch:tests $(PY) -m bench.server
 
 soak: .venv/ready ## an hour (SOAK_MINUTES) of steady change: nothing may grow, nothing may be left

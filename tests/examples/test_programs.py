@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import httpx
 import pytest
 import yaml
 
+from cluster.ports import unused
 from examples.manifests import EXAMPLES, program
 
 
@@ -54,9 +54,7 @@ def test_word_count_is_laid_out_as_a_triton_repository(tmp_path: Path) -> None:
 
 
 def test_hello_greets_counts_and_ends_cleanly(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    [port] = unused(1)
     script = tmp_path / "server.py"
     script.write_text(program("container", "hello-server", "server.py").replace('("", 9000)', f'("127.0.0.1", {port})'))
     process = subprocess.Popen(
