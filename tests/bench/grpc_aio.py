@@ -13,11 +13,11 @@ import grpc
 from moorage_server import protobuf
 from moorage_server.engine import Engine
 from moorage_server.load import load
-from moorage_server.settings import Settings
+from moorage_server.settings import Source
 
 
 async def serve(path: str) -> None:
-    model = load(Settings(Path(path), "m"))
+    model = load(Source(Path(path), "m"))
     engine = Engine(model, ThreadPoolExecutor(1), max_batch_size=64)
     loop = asyncio.get_running_loop()
 

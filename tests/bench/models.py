@@ -115,9 +115,9 @@ CASES = {
 def rows_per_second(folder: Path, case: Case, rows: int, seconds: float = 3.0) -> float:
     """Of bare forward passes in batches of `rows`, by the code and with the threads that the server uses."""
     from moorage_server.load import load
-    from moorage_server.settings import Settings
+    from moorage_server.settings import Source
 
-    model = load(Settings(folder, "m"))
+    model = load(Source(folder, "m"))
     inputs = [np.ascontiguousarray(case.example(rows).numpy())]
     for _ in range(3):
         model.run(inputs)

@@ -64,6 +64,7 @@ ORDINARY_DAY = [
     model("condition_age_seconds", "9000+30x200", "Ready", "True"),
     model("condition_age_seconds", "0+30x20 _x20 0+30x20 _x138", "Ready", "Unknown"),  # ten minutes on its way, twice
     model("condition_age_seconds", "9000+30x200", "ScalingActive", "True"),
+    series("moorage_server_model_failed", "1x5 stale", model="lorry", reason="ModelNotFound"),  # and came soon after
 ]
 
 # What each is for, when it is not yet time, and when it fires.
@@ -100,6 +101,11 @@ TROUBLE: dict[str, tuple[list[dict[str, str]], int, int]] = {
     "MoorageModelNotReady": ([LEADS, model("condition_age_seconds", "0+30x90", "Ready", "False")], 14, 16),
     "MoorageModelStalled": ([LEADS, model("conditions", "0x10 1x90", "Stalled", "True")], 9, 11),
     "MoorageModelNotScaling": ([LEADS, model("condition_age_seconds", "0+30x90", "ScalingActive", "False")], 14, 16),
+    "MoorageModelNotLoaded": (
+        [LEADS, series("moorage_server_model_failed", "_x10 1x90", model="lorry", reason="ModelNotFound")],
+        9,
+        12,
+    ),
 }
 
 

@@ -26,6 +26,10 @@ def model(**fields: Any) -> Manifest:
     return model_deployment(model={**URI, **fields})
 
 
+def several(*models: dict[str, str]) -> Manifest:
+    return model_deployment(model=URI, runtime={"torch": {"models": list(models)}})
+
+
 def scaled(*metrics: dict[str, Any], **more: Any) -> Manifest:
     return model_deployment(scaling={"maxReplicas": 4, "metrics": list(metrics or [CONCURRENCY])}, **more)
 
@@ -131,6 +135,24 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     "version": (model(version="1 beta"), "a version has letters, digits, '.', '_', '-'"),
     "sha256": (model(sha256="abc"), "write the 64 lower-case hexadecimal digits of sha256sum"),
     "torch repository": (model(format="TritonRepository"), "use runtime.triton for a TritonRepository"),
+    "several models of training": (
+        model_deployment(
+            model={"fromTrainingJobs": {"matchLabels": {"a": "b"}}}, runtime={"torch": {"models": [{"name": "a"}]}}
+        ),
+        "with runtime.torch.models set model.uri, the folder that holds them",
+    ),
+    "several models of one version": (
+        model_deployment(model={**URI, "version": "2"}, runtime={"torch": {"models": [{"name": "a"}]}}),
+        "no format or version beside it: each model has its own",
+    ),
+    "a budget for one model": (
+        model_deployment(model=URI, runtime={"torch": {"memoryBudget": "1Gi"}}),
+        "memoryBudget is shared by several models: set models, or leave it out",
+    ),
+    "a model's name": (several({"name": "a/b"}), "a model's name has letters, digits, '.', '_', '-'"),
+    "a model's version": (several({"name": "a", "version": "1/2"}), "a version has letters, digits, '.', '_', '-'"),
+    "a model's path": (several({"name": "a", "path": "../b"}), "a path leads downwards from model.uri"),
+    "a model twice": (several({"name": "a"}, {"name": "a"}), 'Duplicate value: {"name":"a"}'),
     "configured repository": (
         model_deployment(model={**URI, "format": "TritonRepository"}, runtime={"triton": {"maxBatchSize": 8}}),
         "preferredBatchSizes, instanceCount must be absent with format TritonRepository",

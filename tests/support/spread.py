@@ -21,7 +21,14 @@ from cluster.names import default_name
 
 # Whose tests leave alone what is not theirs, and wait patiently while the machine is busy with others.
 SIDE_BY_SIDE = frozenset(
-    {"test_bad_requests.py", "test_examples.py", "test_kubectl_scale.py", "test_quickstart.py", "test_readme.py"}
+    {
+        "test_bad_requests.py",
+        "test_examples.py",
+        "test_kubectl_scale.py",
+        "test_quickstart.py",
+        "test_readme.py",
+        "test_several_models.py",
+    }
 )
 # Clients, two runtimes and starting pods fill the cores, and so does steady change: beside others these would show how
 # programs starve.

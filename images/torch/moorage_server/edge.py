@@ -4,6 +4,7 @@ Thin: `http1` brings whole `messages`, `protocol` parses them, `engine` runs the
 a count, a time and a line in the log.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,15 +19,16 @@ from .engine import Engine, Job, ModelFailed, QueueFull, Result, Stopped, TimedO
 from .logs import AccessLog
 from .messages import CLIENT_GONE, Request, Response, error
 from .metrics import Metrics
+from .repository import Entry, NotLoaded, Repository
 from .security import Tokens
 from .settings import Settings
 from .signature import Signature
 
 PLATFORMS = {"TorchExport": "pytorch_torchexport", "TorchScript": "pytorch_torchscript"}
-EXTENSIONS = ["binary_tensor_data", "schedule_policy"]
+_EXTENSIONS = ["binary_tensor_data", "schedule_policy"]
 NO_SUCH_PATH = (
-    "no such path; there are /v2/health/{live,ready}, /v2, /v2/models/NAME[/versions/V][/ready|/infer] and "
-    "/v2/repository/index"
+    "no such path; there are /v2/health/{live,ready}, /v2, /v2/models/NAME[/versions/V][/ready|/infer], "
+    "/v2/repository/index and, where several models are served, /v2/repository/models/NAME/{load,unload}"
 )
 UNKNOWN = "a bearer token is needed that this server knows: send Authorization: Bearer TOKEN"
 LOADING = "the model is still loading"
@@ -37,41 +39,37 @@ _GET, _POST = (b"GET", b"HEAD"), (b"POST",)
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
-    """A model that can be asked."""
-
-    signature: Signature
-    engine: Engine
-
-
-@dataclass(frozen=True, slots=True)
 class Route:
     methods: tuple[bytes, ...]
     call: Callable[[Request], Response | None]
+    entry: Entry | None = None
+    """The model that it is about."""
     infers: bool = False
     probe: bool = False
+    needs_model: bool = False
+    """It is answered when the model is in memory."""
 
 
 class State:
     """What the edge knows of a request on its way."""
 
-    __slots__ = ("asked", "job", "route")
+    __slots__ = ("asked", "engine", "job", "route")
 
     def __init__(self, route: Route) -> None:
         self.route = route
         self.asked: protocol.InferRequest | None = None
+        self.engine: Engine | None = None
         self.job: Job | None = None
 
 
 @dataclass(slots=True)
 class Edge:
-    """Where there are `tokens`, all but probes need one. `serving` is None while the model loads; `draining` is set
-    once the server is to go."""
+    """Where there are `tokens`, all but probes need one. `draining` is set once the server is to go."""
 
     settings: Settings
     metrics: Metrics
+    repository: Repository
     tokens: Tokens | None = None
-    serving: Serving | None = None
     draining: bool = False
     last_request: float = 0.0  # of inference, by time.perf_counter(); probes are not what a drain waits for
     _routes: dict[bytes, Route] = field(init=False)
@@ -86,11 +84,16 @@ class Edge:
             b"/v2": Route(_GET, self._server),
             b"/v2/repository/index": Route(_POST, self._index),
         }
-        model = f"/v2/models/{self.settings.model_name}".encode()
-        for path in (model, model + f"/versions/{self.settings.model_version}".encode()):
-            self._routes[path] = Route(_GET, self._model)
-            self._routes[path + b"/ready"] = Route(_GET, self._model_ready)
-            self._routes[path + b"/infer"] = Route(_POST, self._infer, infers=True)
+        for name, entry in self.repository.entries.items():
+            model = f"/v2/models/{name}".encode()
+            for path in (model, model + f"/versions/{entry.source.version}".encode()):
+                self._routes[path] = Route(_GET, self._model, entry, needs_model=True)
+                self._routes[path + b"/ready"] = Route(_GET, self._model_ready, entry)
+                self._routes[path + b"/infer"] = Route(_POST, self._infer, entry, infers=True, needs_model=True)
+            if self.repository.several:
+                path = f"/v2/repository/models/{name}".encode()
+                self._routes[path + b"/load"] = Route(_POST, self._load, entry)
+                self._routes[path + b"/unload"] = Route(_POST, self._unload, entry)
 
     # As `http1` calls it.
 
@@ -112,11 +115,20 @@ class Edge:
         return refusal
 
     def call(self, request: Request) -> Response | None:
+        route: Route = request.state.route
         try:
-            response: Response | None = request.state.route.call(request)
-            return response
+            if route.needs_model and route.entry is not None and route.entry.serving is None:
+                self.repository.want(route.entry, request, partial(self._resume, request))
+                return None
+            return route.call(request)
         except Exception as failed:
             return self._told(request, failed)
+
+    def _resume(self, request: Request, failed: Exception | None) -> None:
+        """What it waited for is there, or will not be."""
+        response = self.call(request) if failed is None else self._told(request, failed)
+        if response is not None:
+            request.answer(response)
 
     def done(self, request: Request, status: int, said: str) -> None:
         state: State | None = request.state
@@ -125,11 +137,15 @@ class Edge:
         asked = None
         if state is not None:
             asked = state.asked
-            if state.route.infers:
-                if status == CLIENT_GONE and state.job is not None and self.serving is not None:
-                    self.serving.engine.cancel(state.job)
-                state.job = None  # it knows this request: arrays must not wait for the garbage collector
-                self.end(began, status, now)
+            route = state.route
+            if status == CLIENT_GONE and route.entry is not None:
+                self.repository.forget(route.entry, request)
+            if route.infers:
+                if status == CLIENT_GONE and state.job is not None and state.engine is not None:
+                    state.engine.cancel(state.job)
+                # They know this request, and a model: neither must wait for the next one or for the garbage collector.
+                state.job = state.engine = None
+                self.end(route.entry, began, status, now)
             if state.route.probe and self.settings.log_level != "debug":
                 return
         if not self.access.wanted(status, now):
@@ -145,9 +161,9 @@ class Edge:
         self.last_request = at
         self.metrics.in_flight.begin(at)
 
-    def end(self, began: float, status: int, now: float) -> None:
+    def end(self, entry: Entry | None, began: float, status: int, now: float) -> None:
         self.metrics.in_flight.end(began, now - began)
-        self.metrics.answered(status, now - began)
+        (self.metrics.nobody if entry is None else entry.metrics).answered(status, now - began)
         self.last_request = now
 
     def log(
@@ -180,51 +196,64 @@ class Edge:
         return _json({"ready": self.is_ready}, 200 if self.is_ready else 503)
 
     def _server(self, _request: Request) -> Response:
-        return _json({"name": "moorage", "version": __version__, "extensions": EXTENSIONS})
+        return _json({"name": "moorage", "version": __version__, "extensions": self.extensions})
 
     def _index(self, request: Request) -> Response:
         return Response(200, orjson.dumps(self.index(only_ready=protocol.wants_only_ready(request.body))))
 
     def index(self, *, only_ready: bool) -> list[dict[str, str]]:
-        """Of Triton's model repository extension the part that reads."""
-        if only_ready and not self.is_ready:
-            return []
-        state, reason = ("READY", "") if self.is_ready else ("UNAVAILABLE", "it is loading or the server is going")
-        name, version = self.settings.model_name, self.settings.model_version
-        return [{"name": name, "version": version, "state": state, "reason": reason}]
+        """Of Triton's model repository extension."""
+        found = []
+        for name, entry in self.repository.entries.items():
+            state, reason = entry.state if self.is_ready else ("UNAVAILABLE", "it is loading or the server is going")
+            if state == "READY" or not only_ready:
+                found.append({"name": name, "version": entry.source.version, "state": state, "reason": reason})
+        return found
 
-    def _model(self, _request: Request) -> Response:
-        return _json(self.metadata())
+    def _load(self, request: Request) -> None:
+        entry = _entry(request)
+        self.repository.load(entry, request, partial(self._loaded, request))
 
-    def metadata(self) -> dict[str, Any]:
-        assert self.serving is not None
-        platform = PLATFORMS[self.settings.model_format]
-        name, version = self.settings.model_name, self.settings.model_version
-        return protocol.metadata(name, version, platform, self.serving.signature)
+    def _loaded(self, request: Request, failed: Exception | None) -> None:
+        request.answer(_json({}) if failed is None else self._told(request, failed))
 
-    def _model_ready(self, _request: Request) -> Response:
-        ready = self.is_ready
-        return _json({"name": self.settings.model_name, "ready": ready}, 200 if ready else 503)
+    def _unload(self, request: Request) -> None:
+        unloading = asyncio.create_task(self.repository.unload(_entry(request)))
+        unloading.add_done_callback(lambda _: request.answer(_json({})))
+
+    def _model(self, request: Request) -> Response:
+        return _json(self.metadata(_entry(request)))
+
+    def metadata(self, entry: Entry) -> dict[str, Any]:
+        assert entry.serving is not None
+        source = entry.source
+        return protocol.metadata(source.name, source.version, PLATFORMS[source.format], entry.serving.signature)
+
+    def _model_ready(self, request: Request) -> Response:
+        entry = _entry(request)
+        ready = self.is_ready and not entry.hopeless
+        return _json({"name": entry.source.name, "ready": ready}, 200 if ready else 503)
 
     def _infer(self, request: Request) -> None:
-        assert self.serving is not None
-        header = request.headers.get(protocol.HEADER_LENGTH)
-        asked = protocol.parse_request(request.body, self.serving.signature, header)
         state: State = request.state
-        state.asked = asked
-        state.job = self.serving.engine.submit(
-            asked.inputs, asked.rows, partial(self._ran, request), asked.priority, asked.timeout
+        entry = state.route.entry
+        assert entry is not None and entry.serving is not None
+        serving, entry.used = entry.serving, request.began
+        header = request.headers.get(protocol.HEADER_LENGTH)
+        asked = protocol.parse_request(request.body, serving.signature, header)
+        state.asked, state.engine = asked, serving.engine
+        state.job = serving.engine.submit(
+            asked.inputs, asked.rows, partial(self._ran, request, serving.signature), asked.priority, asked.timeout
         )
 
-    def _ran(self, request: Request, result: Result) -> None:
+    def _ran(self, request: Request, signature: Signature, result: Result) -> None:
         """The model's outputs, or why there are none."""
         if isinstance(result, Exception):
             request.answer(self._told(request, result))
             return
-        assert self.serving is not None
-        name, version = self.settings.model_name, self.settings.model_version
+        source = _entry(request).source
         try:
-            body, binary = protocol.answer(name, version, request.state.asked, result, self.serving.signature)
+            body, binary = protocol.answer(source.name, source.version, request.state.asked, result, signature)
         except Exception as failed:
             request.answer(self._told(request, failed))
             return
@@ -240,8 +269,12 @@ class Edge:
         return self.tokens is None or self.tokens.allow(headers.get(b"authorization", b""))
 
     @property
+    def extensions(self) -> list[str]:
+        return [*_EXTENSIONS, "model_repository"] if self.repository.several else _EXTENSIONS
+
+    @property
     def is_ready(self) -> bool:
-        return self.serving is not None and not self.draining
+        return self.repository.ready and not self.draining
 
     def _refused(self, request: Request, route: Route) -> Response | None:
         if request.method not in route.methods:
@@ -250,33 +283,39 @@ class Edge:
             return error(405, message, f"Allow: {allowed}\r\n")
         if request.crowded and not route.probe:
             return error(503, self.crowded, _SOON, close=True)
-        if self.serving is None:
-            loading = route.infers or route.call == self._model
-            return error(503, LOADING, _SOON) if loading else None
-        if route.infers and self.serving.engine.full:  # before the work of reading what would be turned away
+        entry = route.entry
+        if entry is None:
+            return None
+        if not self.repository.ready:
+            return error(503, LOADING, _SOON) if route.call != self._model_ready else None
+        # Before the work of reading what would be turned away.
+        if route.infers and (self.repository.full(entry) if entry.serving is None else entry.serving.engine.full):
             return self._told(request, QueueFull())
         return None
 
     def _why_not(self, path: str) -> str:
         """In words, for a path that is close to one there is."""
         parts = path.strip("/").split("/")
-        name, rest = self.settings.model_name, parts[3:]
+        rest = parts[3:]
         asked = None
         if rest[:1] == ["versions"] and len(rest) > 1:
             asked, rest = rest[1], rest[2:]
         if parts[:2] != ["v2", "models"] or len(parts) < 3 or rest not in ([], ["ready"], ["infer"]):
             return NO_SUCH_PATH
-        return self.unknown_model(parts[2]) if parts[2] != name else self.unknown_version(asked or "")
+        entry = self.repository.entries.get(parts[2])
+        return self.unknown_model(parts[2]) if entry is None else self.unknown_version(entry, asked or "")
 
     @property
     def crowded(self) -> str:
         return f"{self.settings.max_connections} connections are open already; try again later"
 
     def unknown_model(self, name: str) -> str:
-        return f"unknown model {name[:80]!r}; this server serves {self.settings.model_name!r}"
+        names = [repr(each) for each in self.repository.entries]
+        served = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+        return f"unknown model {name[:80]!r}; this server serves {served}"
 
-    def unknown_version(self, version: str) -> str:
-        name, served = self.settings.model_name, self.settings.model_version
+    def unknown_version(self, entry: Entry, version: str) -> str:
+        name, served = entry.source.name, entry.source.version
         return f"unknown version {version[:80]!r} of {name!r}; this server serves {served!r}"
 
     def _told(self, request: Request, failed: Exception) -> Response:
@@ -291,6 +330,8 @@ class Edge:
             return 429, f"{self.settings.max_queue_size} requests wait already; try again later"
         if isinstance(failed, Stopped):
             return 503, GOING
+        if isinstance(failed, NotLoaded):
+            return 503, str(failed)
         if isinstance(failed, TimedOut):
             return 504, "the request waited for longer than its timeout"
         if isinstance(failed, ModelFailed):
@@ -316,6 +357,12 @@ class MetricsEdge:
 
     def done(self, request: Request, status: int, error: str) -> None:
         """Nobody counts those who count."""
+
+
+def _entry(request: Request) -> Entry:
+    entry: Entry | None = request.state.route.entry
+    assert entry is not None
+    return entry
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:

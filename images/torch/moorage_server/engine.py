@@ -105,6 +105,10 @@ class Engine:
     def queue_size(self) -> int:
         return self._count
 
+    @property
+    def idle(self) -> bool:
+        return not (self._count or self._running or self._soon)
+
     def oldest(self) -> float:
         """Seconds for which the request has waited that came first of those that wait."""
         first = min((jobs[0].came for jobs in self._waiting.values() if jobs), default=None)

@@ -7,29 +7,27 @@ is in flight and exit 0. A second SIGTERM ends it at once.
 
 import asyncio
 import errno
-import gc
 import os
 import resource
 import signal
 import socket
 import ssl
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from moorage_store import termination
 
-from . import calibration, security
+from . import security
 from .door import Door
-from .edge import Edge, MetricsEdge, Serving
-from .engine import Engine, Runnable
+from .edge import Edge, MetricsEdge
 from .failures import FAILED, DeviceLost, StartupError
-from .memory import give_back, keep_freed
+from .memory import keep_freed
 from .messages import Limits
 from .metrics import Metrics
+from .repository import Repository
 from .rpc import Rpc
 from .security import Certificate, Tokens
 from .settings import Settings
@@ -45,10 +43,11 @@ async def run(settings: Settings) -> int:
     log: Any = structlog.get_logger()
     keep_freed()
     asked_to_stop = _signals()
-    metrics = Metrics(settings.model_name, settings.model_version)
+    metrics = Metrics()
+    repository = Repository(settings, metrics)
     tokens: Tokens | None = security.opened(Tokens, settings.token_file)
     certificate: Certificate | None = security.opened(Certificate, settings.tls_folder)
-    edge = Edge(settings, metrics, tokens)
+    edge = Edge(settings, metrics, repository, tokens)
     limits = Limits(
         connections=settings.max_connections,
         body_bytes=settings.max_body_bytes,
@@ -68,62 +67,34 @@ async def run(settings: Settings) -> int:
         "metrics": await _open(metrics_door, settings.metrics_port),
     }
     following = asyncio.create_task(security.follow([one for one in (tokens, certificate) if one is not None]))
-    log.info("listening", **ports, model=settings.model_name)
+    log.info("listening", **ports, models=[source.name for source in settings.models[:10]])
 
-    thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-    start = time.perf_counter()
-    loading = asyncio.get_running_loop().run_in_executor(thread, _load, settings)
+    loading = asyncio.create_task(repository.start())
     stop = asyncio.create_task(asked_to_stop.wait())
     await _first(loading, stop)
     if not loading.done():
         log.info("stopped while loading")
         return 0
-    model = loading.result()
-    load_seconds = time.perf_counter() - start - model.warm_up_seconds
-    metrics.loaded(load_seconds, model.warm_up_seconds, settings.model_format, settings.model_sha256, model.device)
-    metrics.measured(model.batch_seconds)
-    _, largest = model.signature.batch_sizes(settings.max_batch_size)
-    batch_size = calibration.best(model.batch_seconds, largest)
+    loading.result()
+    log.info("ready", models=sum(entry.serving is not None for entry in repository.entries.values()))
 
-    engine = Engine(
-        model,
-        thread,
-        max_batch_size=batch_size,
-        max_queue_size=settings.max_queue_size,
-        max_delay=settings.max_queue_delay_microseconds / 1e6,
-        observe_batch=metrics.batch_size.observe,
-        observe_run=metrics.ran,
-    )
-    # What is there now stays: the collector need not look at half a million objects of torch again and again.
-    gc.collect()
-    gc.freeze()
-    give_back()
-    gc.set_threshold(20_000, 20, 20)
-    metrics.queue_size, metrics.queue_oldest = (lambda: engine.queue_size), engine.oldest
-    edge.serving = Serving(model.signature, engine)
-    signature = {kind: [str(t) for t in getattr(model.signature, kind)] for kind in ("inputs", "outputs")}
-    seconds = {"load_seconds": round(load_seconds, 3), "warm_up_seconds": round(model.warm_up_seconds, 3)}
-    batches = {"batches": True, "batch_size": batch_size} if model.signature.batch else {"batches": False}
-    log.info("ready", **seconds, device=model.device, **batches, **signature)
-
-    broken = asyncio.create_task(engine.broken())
-    await _first(broken, stop)
-    if broken.done():
+    await _first(repository.broken, stop)
+    if repository.broken.done():
         edge.draining = True
         await _until_none(metrics, 1.0)
         await door.end()
-        error = broken.exception()
+        error = repository.broken.exception()
         assert error is not None  # it does not end otherwise
         if not isinstance(error, DeviceLost):
             raise error
         raise StartupError("DeviceUnavailable", f"the model cannot run any more: {error}", FAILED) from error
-    await _drain(settings, edge, door, metrics, engine)
+    await _drain(settings, edge, door, metrics, repository)
     await metrics_door.end()
     following.cancel()
     return 0
 
 
-async def _drain(settings: Settings, edge: Edge, door: Door, metrics: Metrics, engine: Engine) -> None:
+async def _drain(settings: Settings, edge: Edge, door: Door, metrics: Metrics, repository: Repository) -> None:
     log: Any = structlog.get_logger()
     edge.draining = True
     door.part()
@@ -140,7 +111,7 @@ async def _drain(settings: Settings, edge: Edge, door: Door, metrics: Metrics, e
     door.close()  # idle connections now, busy ones after their answer
     await _until_none(metrics, end - time.perf_counter() - 0.2)
     cut_off = metrics.in_flight.now
-    engine.stop()
+    repository.stop()
     await door.end(max(1.0, end - time.perf_counter()))
     log.info("drained", seconds=round(time.perf_counter() - begun, 3), cut_off=cut_off)
 
@@ -150,19 +121,6 @@ async def _until_none(metrics: Metrics, seconds: float) -> None:
     end = time.monotonic() + seconds
     while metrics.in_flight.now and time.monotonic() < end:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-
-
-class Loaded(Runnable, Protocol):
-    device: str
-    warm_up_seconds: float
-    batch_seconds: dict[int, float]
-
-
-def _load(settings: Settings) -> Loaded:
-    # Here and not above: torch takes a second or two to import, and probes are answered meanwhile.
-    from .load import load
-
-    return load(settings)
 
 
 async def _first(*futures: asyncio.Future[Any]) -> None:

@@ -9,6 +9,8 @@ import os
 import pickle
 import warnings
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +28,36 @@ from . import description
 from .failures import FAILED, DeviceLost, StartupError
 from .model import DTYPES, Model, leaves, out_of_memory, pick
 from .program import Function, flat, fused
-from .settings import Settings
+from .settings import Source
 from .signature import Dim, Signature, TensorSpec
 from .threads import cpus
 
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def load(settings: Settings) -> Model:
-    """The model that the settings name, checked, on its device and warm."""
+def load(source: Source, wanted: str = "Auto", max_batch_size: int = 64) -> Model:
+    """The model, checked, on its device and warm. `wanted`: which device, as the settings say."""
     # Where torch itself would unpickle with its restraints off, this setting of its own keeps them on.
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     torch.set_num_threads(cpus())
-    path = settings.model_path
-    try:
-        model = _load(settings, path, _device(settings.device))
-        if doubt := model.warm_up(settings.max_batch_size):
+    with _told(source.path):
+        model = _load(source, _device(wanted), max_batch_size)
+        if doubt := model.warm_up(max_batch_size):
             structlog.get_logger().warning("not warmed up: the sizes of its inputs are free", message=doubt)
+        return model
+
+
+def look(source: Source) -> None:
+    """Whether its file is there and of its format. Raises StartupError."""
+    with _told(source.path):
+        model_check.check_kind(model_check.find(source.path, source.format), source.format)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Whatever goes wrong is a StartupError."""
+    try:
+        yield
     except StartupError:
         raise
     except StoreError as error:
@@ -62,16 +77,15 @@ def load(settings: Settings) -> Model:
         if "PytorchStreamReader" in str(error):
             raise StartupError("ModelCorrupt", f"{path} is damaged or cut short: {one_line(error)}") from error
         raise StartupError("LoadFailed", f"cannot load {path}: {one_line(error)}") from error
-    return model
 
 
-def _load(settings: Settings, path: Path, device: str) -> Model:
-    wanted = settings.model_format
+def _load(source: Source, device: str, max_batch_size: int) -> Model:
+    path, wanted = source.path, source.format
     file = model_check.find(path, wanted)
-    if settings.model_sha256 and (found := sha256_of(path)) != settings.model_sha256:
-        raise StartupError("DigestMismatch", f"expected sha256 {settings.model_sha256}, {path} has {found}")
+    if source.sha256 and (found := sha256_of(path)) != source.sha256:
+        raise StartupError("DigestMismatch", f"expected sha256 {source.sha256}, {path} has {found}")
     model_check.check_kind(file, wanted)
-    if not settings.model_sha256:
+    if not source.sha256:
         model_check.check_whole(file)
     described = description.read(path) if path.is_dir() else None
     if described and described.format not in (None, wanted):
@@ -80,7 +94,7 @@ def _load(settings: Settings, path: Path, device: str) -> Model:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if wanted == "TorchExport":
-            return _load_export(file, described, device, settings.max_batch_size)
+            return _load_export(file, described, device, max_batch_size)
         return _load_script(file, described, device)
 
 
@@ -117,7 +131,7 @@ def _load_export(file: Path, described: description.Description | None, device: 
     forward = _in_order(forward, program, own, signature)
     given = pytree.tree_leaves(program.example_inputs) if program.example_inputs else []
     examples = {spec.name: list(tensor.shape) for spec, tensor in zip(signature.inputs, given, strict=False)}
-    return Model(signature, device, forward, examples=examples)
+    return Model(signature, device, forward, examples, plain.bytes)
 
 
 def _in_order(forward: Function, program: torch.export.ExportedProgram, own: Signature, wanted: Signature) -> Function:
@@ -185,4 +199,5 @@ def _load_script(file: Path, described: description.Description | None, device: 
     def forward(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         return pick(names, module(*(tensors[i] for i in order)))
 
-    return Model(signature, device, forward)
+    size = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    return Model(signature, device, forward, bytes=size)

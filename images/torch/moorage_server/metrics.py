@@ -17,12 +17,14 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client import Counter as PromCounter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_MODEL = ("model", "version")
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -64,47 +66,19 @@ class Durations:
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
 
-    def family(self, name: str, help: str, labels: dict[str, str]) -> HistogramMetricFamily:
-        found = HistogramMetricFamily(name, help, labels=list(labels))
+    def add_to(self, family: HistogramMetricFamily, labels: list[str]) -> None:
         ends = [*map(floatToGoString, self._bounds), "+Inf"]
-        found.add_metric(list(labels.values()), list(zip(ends, accumulate(self._counts), strict=True)), self._sum)
-        return found
+        family.add_metric(labels, list(zip(ends, accumulate(self._counts), strict=True)), self._sum)
 
 
-class Metrics:
+class ModelMetrics:
+    """Of the requests for one model."""
+
     def __init__(self, model: str, version: str) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.labels = {"model": model, "version": version}
-        self._registry = registry = CollectorRegistry()
-        self.in_flight = InFlight()
-        self.queue_size: Callable[[], int] = lambda: 0
-        self.queue_oldest: Callable[[], float] = lambda: 0.0
         self.requests: Counter[int] = Counter()
         """By HTTP status."""
         self.durations, self.waits, self.runs = Durations(_SECONDS), Durations(_SECONDS), Durations(_SECONDS)
-        self.batch_size = Histogram(
-            "moorage_server_batch_size", "Rows that went through the model together.", buckets=_ROWS, registry=registry
-        )
-        self.load_seconds = Gauge(
-            "moorage_server_model_load_seconds", "Time to check and load the model.", registry=registry
-        )
-        self.warm_up_seconds = Gauge(
-            "moorage_server_warm_up_seconds", "Time of the model's first runs, before it is ready.", registry=registry
-        )
-        self._speed = Gauge(
-            "moorage_server_forward_rows_per_second",
-            "Of the model alone, by the rows of a batch; measured once before it served.",
-            ["rows"],
-            registry=registry,
-        )
-        self._info = Gauge(
-            "moorage_server_model_info",
-            "The model being served; always 1.",
-            ["model", "version", "format", "sha256", "device"],
-            registry=registry,
-        )
-        registry.register(_Live(self))
-        ProcessCollector(registry=registry)
 
     def answered(self, code: int, seconds: float) -> None:
         self.requests[code] += 1
@@ -116,14 +90,92 @@ class Metrics:
             self.waits.observe(wait)
         self.runs.observe(seconds)
 
-    def loaded(self, load_seconds: float, warm_up_seconds: float, format: str, sha256: str, device: str) -> None:
-        self.load_seconds.set(load_seconds)
-        self.warm_up_seconds.set(warm_up_seconds)
-        self._info.labels(**self.labels, format=format, sha256=sha256, device=device).set(1)
 
-    def measured(self, batch_seconds: Mapping[int, float]) -> None:
+class Metrics:
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = registry = CollectorRegistry()
+        self.in_flight = InFlight()
+        self.queue_size: Callable[[], int] = lambda: 0
+        self.queue_oldest: Callable[[], float] = lambda: 0.0
+        self.models: list[ModelMetrics] = []
+        self.nobody = ModelMetrics("", "")
+        """Of requests for models that are not served: their names could be as many as clients like."""
+        self.batch_size = Histogram(
+            "moorage_server_batch_size", "Rows that went through the model together.", buckets=_ROWS, registry=registry
+        )
+        self.load_seconds = Gauge(
+            "moorage_server_model_load_seconds", "Time to check and load what was served first.", registry=registry
+        )
+        self.warm_up_seconds = Gauge(
+            "moorage_server_warm_up_seconds", "Time of the first runs of it, before it was ready.", registry=registry
+        )
+        self.memory_budget = Gauge(
+            "moorage_server_memory_budget_bytes",
+            "What all models together may take; 0 where there is no limit.",
+            registry=registry,
+        )
+        self._loads = PromCounter(
+            "moorage_server_model_loads_total", "How often a model was loaded.", [*_MODEL, "result"], registry=registry
+        )
+        self.evictions = PromCounter(
+            "moorage_server_model_evictions_total",
+            "How often a model made room for another.",
+            _MODEL,
+            registry=registry,
+        )
+        self._memory = Gauge(
+            "moorage_server_model_memory_bytes",
+            "What a model takes of its device's memory; 0 while it is not loaded.",
+            _MODEL,
+            registry=registry,
+        )
+        self._failed = Gauge(
+            "moorage_server_model_failed",
+            "1 for a model that could not be loaded; gone once it could.",
+            [*_MODEL, "reason"],
+            registry=registry,
+        )
+        self._speed = Gauge(
+            "moorage_server_forward_rows_per_second",
+            "Of the model alone, by the rows of a batch; measured when it was loaded.",
+            [*_MODEL, "rows"],
+            registry=registry,
+        )
+        self._info = Gauge(
+            "moorage_server_model_info",
+            "The model being served; always 1.",
+            [*_MODEL, "format", "sha256", "device"],
+            registry=registry,
+        )
+        registry.register(_Live(self))
+        ProcessCollector(registry=registry)
+
+    def of(self, model: str, version: str) -> ModelMetrics:
+        made = ModelMetrics(model, version)
+        self.models.append(made)
+        return made
+
+    def loaded(
+        self, model: ModelMetrics, bytes: int, format: str, sha256: str, device: str, batch_seconds: Mapping[int, float]
+    ) -> None:
+        labels = model.labels
+        self._loads.labels(**labels, result="success").inc()
+        self._memory.labels(**labels).set(bytes)
+        self._info.labels(**labels, format=format, sha256=sha256, device=device).set(1)
         for rows, seconds in batch_seconds.items():
-            self._speed.labels(rows=str(rows)).set(round(rows / seconds, 1))
+            self._speed.labels(**labels, rows=str(rows)).set(round(rows / seconds, 1))
+
+    def failed(self, model: ModelMetrics, reason: str) -> None:
+        self._loads.labels(**model.labels, result="failure").inc()
+        self._failed.labels(**model.labels, reason=reason).set(1)
+
+    def mended(self, model: ModelMetrics, reason: str) -> None:
+        """What had failed for this reason is no more."""
+        self._failed.remove(*model.labels.values(), reason)
+
+    def unloaded(self, model: ModelMetrics) -> None:
+        self._memory.labels(**model.labels).set(0)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Body and content type for a scrape."""
@@ -139,42 +191,46 @@ class _Live(Collector):
         self._metrics = metrics
 
     def collect(self) -> Iterable[Metric]:
-        in_flight = self._metrics.in_flight
-        labels = self._metrics.labels
+        metrics = self._metrics
         requests = CounterMetricFamily(
             "moorage_server_requests_total",
             "Inference requests by HTTP status; 499 where the client went away first.",
-            labels=[*labels, "code"],
+            labels=[*_MODEL, "code"],
         )
-        for code, count in sorted(self._metrics.requests.items()):
-            requests.add_metric([*labels.values(), str(code)], count)
-        yield requests
-        yield self._metrics.durations.family(
+        durations = _histogram(
             "moorage_server_request_duration_seconds",
             "Time of an inference request in the server, from its headers to its answer.",
-            labels,
         )
+        waits = _histogram("moorage_server_queue_duration_seconds", "Time that a request waited for its batch.")
+        runs = _histogram(
+            "moorage_server_forward_duration_seconds",
+            "Time of a batch in the model: the rate of its sum is the busy fraction.",
+        )
+        for model in metrics.models if not metrics.nobody.requests else [*metrics.models, metrics.nobody]:
+            labels = list(model.labels.values())
+            for code, count in sorted(model.requests.items()):
+                requests.add_metric([*labels, str(code)], count)
+            model.durations.add_to(durations, labels)
+            model.waits.add_to(waits, labels)
+            model.runs.add_to(runs, labels)
+        yield from (requests, durations, waits, runs)
         yield GaugeMetricFamily(
-            "moorage_server_requests_in_flight", "Inference requests waiting or running.", value=in_flight.now
+            "moorage_server_requests_in_flight", "Inference requests waiting or running.", value=metrics.in_flight.now
         )
         yield CounterMetricFamily(
             "moorage_server_in_flight_seconds_total",
             "Integral of the requests in flight over time: its rate is the exact mean concurrency.",
-            value=in_flight.seconds,
+            value=metrics.in_flight.seconds,
         )
         yield GaugeMetricFamily(
-            "moorage_server_queue_size", "Requests waiting for a batch.", value=self._metrics.queue_size()
+            "moorage_server_queue_size", "Requests waiting for a batch.", value=metrics.queue_size()
         )
         yield GaugeMetricFamily(
             "moorage_server_queue_oldest_seconds",
             "How long the request that came first has been waiting for a batch; 0 where none waits.",
-            value=self._metrics.queue_oldest(),
+            value=metrics.queue_oldest(),
         )
-        yield self._metrics.waits.family(
-            "moorage_server_queue_duration_seconds", "Time that a request waited for its batch.", labels
-        )
-        yield self._metrics.runs.family(
-            "moorage_server_forward_duration_seconds",
-            "Time of a batch in the model: the rate of its sum is the busy fraction.",
-            labels,
-        )
+
+
+def _histogram(name: str, help: str) -> HistogramMetricFamily:
+    return HistogramMetricFamily(name, help, labels=_MODEL)

@@ -37,6 +37,8 @@ class Model:
     """Both in the order of the signature."""
     # Sizes each input was exported with: the best guess for dimensions that are free.
     examples: dict[str, list[int]] = field(default_factory=dict)
+    bytes: int = 0
+    """Of its weights, on the device."""
     warm_up_seconds: float = 0.0
     batch_seconds: dict[int, float] = field(default_factory=dict)
     """Of a batch by its rows, as far as was measured."""

@@ -31,11 +31,19 @@ _FASTER = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Flat:
-    """A program's operators: a function of its weights and, in the order of its user inputs, of tensors."""
+    """A program's operators: a function of its weights and, in the order of its user inputs, of tensors.
 
-    graph: fx.Graph
+    Without the graph that it was made from, which is a circle of many small things: so a model that leaves memory takes
+    all of it along.
+    """
+
     weights: list[Any]
     forward: Callable[..., Sequence[Tensor]]
+    convolves: bool
+
+    @property
+    def bytes(self) -> int:
+        return sum(weight.nbytes for weight in self.weights if isinstance(weight, Tensor))
 
     def __call__(self, tensors: list[Tensor]) -> Sequence[Tensor]:
         return self.forward(*self.weights, *tensors)
@@ -58,17 +66,17 @@ def flat(program: torch.export.ExportedProgram) -> Flat:
             known[node] = graph.call_method("size", (known[tensor], place))
         elif node.op != "get_attr":
             known[node] = graph.node_copy(node, lambda one: known[one])
-    return Flat(graph, weights, fx.GraphModule({}, graph).forward)
+    convolves = any(node.target in _CONVOLUTIONS for node in graph.nodes)
+    # Its weights are arguments: it asks nothing of the module.
+    return Flat(weights, partial(type(fx.GraphModule({}, graph)).forward, None), convolves)
 
 
 def fused(plain: Flat, signature: Signature, max_batch_size: int = 64) -> Function:
     """`plain`, or the same program as TorchScript with convolutions fused and in the processor's own layout (by
     oneDNN): three times as fast with small images in batches."""
-    size = sum(weight.nbytes for weight in plain.weights if isinstance(weight, Tensor))
-    has_convolutions = any(node.target in _CONVOLUTIONS for node in plain.graph.nodes)
     batch = signature.batch
     free = [dim for spec in signature.inputs for dim in spec.dims[1 if batch else 0 :] if dim.dynamic]
-    if not has_convolutions or free or size > _MOST_FUSED_BYTES:
+    if not plain.convolves or free or plain.bytes > _MOST_FUSED_BYTES:
         return plain
     try:
         with warnings.catch_warnings(), torch.no_grad():

@@ -51,6 +51,10 @@ _MESSAGES: dict[str, dict[str, dict[str, tuple[int, str]]]] = {
             "state": (3, "string"),
             "reason": (4, "string"),
         },
+        "RepositoryModelLoadRequest": {"repository_name": (1, "string"), "model_name": (2, "string")},
+        "RepositoryModelLoadResponse": {},
+        "RepositoryModelUnloadRequest": {"repository_name": (1, "string"), "model_name": (2, "string")},
+        "RepositoryModelUnloadResponse": {},
         "InferParameter": {
             "bool_param": (1, "one bool"),
             "int64_param": (2, "one int64"),

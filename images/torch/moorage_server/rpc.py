@@ -4,6 +4,7 @@ A second face of `edge`: the same model, the same counts, the same words. `http2
 reads them. What HTTP answers with a status has here the code that google.rpc.Code puts beside it.
 """
 
+import asyncio
 import math
 import time
 from collections import deque
@@ -13,10 +14,12 @@ from functools import partial
 from typing import Any
 
 from . import __version__, http2, protobuf, protocol
-from .edge import EXTENSIONS, GOING, LOADING, UNKNOWN, Edge
+from .edge import GOING, LOADING, UNKNOWN, Edge
 from .engine import Engine, Job, QueueFull, Result
 from .http2 import Call
 from .protobuf import CLASSES, HEALTH, NOT_SERVING, SERVICE, SERVING
+from .repository import Entry
+from .signature import Signature
 
 # https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto
 _CODES = {400: 3, 401: 16, 404: 5, 429: http2.RESOURCE_EXHAUSTED, 500: http2.INTERNAL}
@@ -38,18 +41,26 @@ class Loading(Exception):
 class Method:
     request: str
     answer: Callable[[Any], Any] | None = None
-    """To the message, at once; None: it asks for inference."""
+    """To the message, at once."""
+    later: Callable[[Call, Any], None] | None = None
+    """Where the answer may have to wait for a model. Neither: it asks for inference."""
     probe: bool = False
     streams: bool = False
+
+    @property
+    def infers(self) -> bool:
+        return self.answer is None and self.later is None
 
 
 class State:
     """What is known of a call on its way."""
 
-    __slots__ = ("message", "method", "order")
+    __slots__ = ("entry", "message", "method", "order")
 
     def __init__(self, method: Method) -> None:
         self.method = method
+        self.entry: Entry | None = None
+        """The model that the call itself waits for."""
         self.message: bytes | bytearray | None = None
         """The one that a call without streams has; answered when nothing comes after it."""
         self.order: deque[Inference] = deque()
@@ -59,12 +70,13 @@ class State:
 class Inference:
     """One message of a call that asks for it, until it is answered."""
 
-    __slots__ = ("asked", "began", "call", "engine", "id", "job", "reply")
+    __slots__ = ("asked", "began", "call", "engine", "entry", "id", "job", "reply")
 
     def __init__(self, call: Call, began: float) -> None:
         self.call, self.began = call, began
         self.id = ""
         self.asked: protocol.InferRequest | None = None
+        self.entry: Entry | None = None
         self.engine: Engine | None = None
         self.job: Job | None = None
         self.reply: bytes | None = None
@@ -73,17 +85,20 @@ class Inference:
 
 class Rpc:
     def __init__(self, edge: Edge) -> None:
-        self._edge, self._settings = edge, edge.settings
+        self._edge, self._repository = edge, edge.repository
         methods = {
             "ServerLive": Method("ServerLiveRequest", self._live, probe=True),
             "ServerReady": Method("ServerReadyRequest", self._ready, probe=True),
             "ModelReady": Method("ModelReadyRequest", self._model_ready),
             "ServerMetadata": Method("ServerMetadataRequest", self._server),
-            "ModelMetadata": Method("ModelMetadataRequest", self._model),
+            "ModelMetadata": Method("ModelMetadataRequest", later=self._model),
             "RepositoryIndex": Method("RepositoryIndexRequest", self._index),
             "ModelInfer": Method("ModelInferRequest"),
             "ModelStreamInfer": Method("ModelInferRequest", streams=True),
         }
+        if self._repository.several:
+            methods["RepositoryModelLoad"] = Method("RepositoryModelLoadRequest", later=self._load)
+            methods["RepositoryModelUnload"] = Method("RepositoryModelUnloadRequest", later=self._unload)
         self._methods = {f"/{SERVICE}/{name}".encode(): method for name, method in methods.items()}
         self._methods[f"/{HEALTH}/Check".encode()] = Method("HealthCheckRequest", self._health, probe=True)
         self._no_such = f"no such method; {SERVICE} has {', '.join(methods)}, and {HEALTH} has Check"
@@ -108,7 +123,7 @@ class Rpc:
             refusal = None
         if method is not None:
             call.state, call.patient = State(method), method.streams
-            if method.answer is not None:
+            if not method.infers:
                 call.most = _SMALL
             elif not method.streams:  # in flight from its head on, as over HTTP
                 self._begin(call, call.began)
@@ -141,11 +156,15 @@ class Rpc:
 
     def gone(self, call: Call, status: int, said: str) -> None:
         state: State | None = call.state
+        if state is not None and state.entry is not None:
+            self._repository.forget(state.entry, call)
         if state is None or not state.order:
             if said:
                 self._log(call, status, call.began, time.perf_counter(), said=said)
             return
         for one in state.order:
+            if one.entry is not None:
+                self._repository.forget(one.entry, one)
             if one.job is not None and one.engine is not None:
                 one.engine.cancel(one.job)
             if one.reply is None:
@@ -161,15 +180,21 @@ class Rpc:
         method, one = call.state.method, None
         try:
             if method.answer is not None:
-                call.send(method.answer(protobuf.read(method.request, message)).SerializeToString())
-                call.finish()
-                if not method.probe:
-                    self._log(call, 200, call.began, time.perf_counter())
+                self._send(call, method.answer(protobuf.read(method.request, message)))
+                return
+            if method.later is not None:
+                method.later(call, protobuf.read(method.request, message))
                 return
             one = self._begin(call, time.perf_counter()) if method.streams else call.state.order[0]
             self._submit(one, protobuf.read(method.request, message))
         except Exception as failed:
             self._fail(call, one, failed)
+
+    def _send(self, call: Call, answer: Any) -> None:
+        call.send(answer.SerializeToString())
+        call.finish()
+        if not call.state.method.probe:
+            self._log(call, 200, call.began, time.perf_counter())
 
     def _give_up(self, call: Call, words: str) -> None:
         """Its client does not keep to what a call of this method is."""
@@ -186,26 +211,40 @@ class Rpc:
 
     def _submit(self, one: Inference, request: Any) -> None:
         one.id = request.id
-        self._check_name(request.model_name, request.model_version)
-        if (serving := self._edge.serving) is None:
+        entry = one.entry = self._named(request.model_name, request.model_version)
+        if not self._repository.ready:
             raise Loading
+        if (serving := entry.serving) is None:
+            self._repository.want(entry, one, partial(self._resume, one, request))
+            return
         if serving.engine.full:
             raise QueueFull
+        entry.used = one.began
         asked = one.asked = protobuf.parse_request(request, serving.signature)
         timeout = min(asked.timeout, _left(one.call))
         one.engine = serving.engine
-        one.job = serving.engine.submit(asked.inputs, asked.rows, partial(self._ran, one), asked.priority, timeout)
+        ran = partial(self._ran, one, serving.signature)
+        one.job = serving.engine.submit(asked.inputs, asked.rows, ran, asked.priority, timeout)
 
-    def _ran(self, one: Inference, result: Result) -> None:
+    def _resume(self, one: Inference, request: Any, failed: Exception | None) -> None:
+        """Its model is there, or will not be."""
+        try:
+            if failed is not None:
+                raise failed
+            self._submit(one, request)
+        except Exception as error:
+            self._fail(one.call, one, error)
+
+    def _ran(self, one: Inference, signature: Signature, result: Result) -> None:
         """The model's outputs, or why there are none."""
         call = one.call
         if isinstance(result, Exception):
             self._fail(call, one, result)
             return
-        assert self._edge.serving is not None and one.asked is not None
-        name, version = self._settings.model_name, self._settings.model_version
+        assert one.entry is not None and one.asked is not None
+        source = one.entry.source
         try:
-            answer = protobuf.answer(name, version, one.asked, result, self._edge.serving.signature)
+            answer = protobuf.answer(source.name, source.version, one.asked, result, signature)
             if call.state.method.streams:
                 answer = CLASSES["ModelStreamInferResponse"](infer_response=answer)
             reply = answer.SerializeToString()
@@ -242,8 +281,8 @@ class Rpc:
     def _end(self, one: Inference, status: int, said: str) -> None:
         now = time.perf_counter()
         rows = one.asked.rows if one.asked is not None else None
-        one.job = one.asked = None
-        self._edge.end(one.began, status, now)
+        one.job = one.asked = one.engine = None
+        self._edge.end(one.entry, one.began, status, now)
         self._log(one.call, status, one.began, now, rows, said)
 
     def _log(self, call: Call, status: int, began: float, now: float, rows: int | None = None, said: str = "") -> None:
@@ -253,11 +292,12 @@ class Rpc:
 
     # What else may be asked.
 
-    def _check_name(self, name: str, version: str) -> None:
-        if name != self._settings.model_name:
+    def _named(self, name: str, version: str = "") -> Entry:
+        if (entry := self._repository.entries.get(name)) is None:
             raise NotFound(self._edge.unknown_model(name))
-        if version not in ("", self._settings.model_version):
-            raise NotFound(self._edge.unknown_version(version))
+        if version not in ("", entry.source.version):
+            raise NotFound(self._edge.unknown_version(entry, version))
+        return entry
 
     def _live(self, _request: Any) -> Any:
         return CLASSES["ServerLiveResponse"](live=True)
@@ -266,8 +306,8 @@ class Rpc:
         return CLASSES["ServerReadyResponse"](ready=self._edge.is_ready)
 
     def _model_ready(self, request: Any) -> Any:
-        self._check_name(request.name, request.version)
-        return CLASSES["ModelReadyResponse"](ready=self._edge.is_ready)
+        entry = self._named(request.name, request.version)
+        return CLASSES["ModelReadyResponse"](ready=self._edge.is_ready and not entry.hopeless)
 
     def _health(self, request: Any) -> Any:
         if request.service not in ("", SERVICE):
@@ -275,13 +315,36 @@ class Rpc:
         return CLASSES["HealthCheckResponse"](status=SERVING if self._edge.is_ready else NOT_SERVING)
 
     def _server(self, _request: Any) -> Any:
-        return CLASSES["ServerMetadataResponse"](name="moorage", version=__version__, extensions=EXTENSIONS)
+        return CLASSES["ServerMetadataResponse"](name="moorage", version=__version__, extensions=self._edge.extensions)
 
-    def _model(self, request: Any) -> Any:
-        self._check_name(request.name, request.version)
-        if self._edge.serving is None:
-            raise Loading
-        return CLASSES["ModelMetadataResponse"](**self._edge.metadata())
+    def _model(self, call: Call, request: Any, failed: Exception | None = None) -> None:
+        try:
+            entry = self._named(request.name, request.version)
+            if failed is not None:
+                raise failed
+            if not self._repository.ready:
+                raise Loading
+            if entry.serving is None:
+                call.state.entry = entry
+                self._repository.want(entry, call, partial(self._model, call, request))
+                return
+            self._send(call, CLASSES["ModelMetadataResponse"](**self._edge.metadata(entry)))
+        except Exception as error:
+            self._fail(call, None, error)
+
+    def _load(self, call: Call, request: Any) -> None:
+        entry = call.state.entry = self._named(request.model_name)
+        self._repository.load(entry, call, partial(self._loaded, call))
+
+    def _loaded(self, call: Call, failed: Exception | None) -> None:
+        if failed is None:
+            self._send(call, CLASSES["RepositoryModelLoadResponse"]())
+        else:
+            self._fail(call, None, failed)
+
+    def _unload(self, call: Call, request: Any) -> None:
+        unloading = asyncio.create_task(self._repository.unload(self._named(request.model_name)))
+        unloading.add_done_callback(lambda _: self._send(call, CLASSES["RepositoryModelUnloadResponse"]()))
 
     def _index(self, request: Any) -> Any:
         return CLASSES["RepositoryIndexResponse"](models=self._edge.index(only_ready=request.ready))

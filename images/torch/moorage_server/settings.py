@@ -3,24 +3,40 @@
 A value that makes no sense ends the server before anything else happens, naming the variable and what it may be.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import orjson
 
 from .failures import StartupError
 
 FORMATS = ("TorchExport", "TorchScript")
 DEVICES = ("Auto", "CPU", "CUDA")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to serve, and where it is."""
+
+    path: Path
+    name: str
+    version: str = "1"
+    format: str = "TorchExport"
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Settings:
-    model_path: Path
-    model_name: str
-    model_version: str = "1"
-    model_format: str = "TorchExport"
-    model_sha256: str = ""
+    models: tuple[Source, ...]
+    # A repository serves what is in memory and what a request brings there; one model alone is there or nothing is.
+    repository: bool = False
+    # Of all models together; 0: no limit.
+    memory_budget_bytes: int = 0
     device: str = "Auto"
     max_batch_size: int = 64
     # No wait by default: what arrives while a batch runs makes the next batch, so load makes batches by itself.
@@ -49,12 +65,11 @@ class Settings:
         # Kubernetes gives an unset optional value as an empty string as often as not at all.
         given = _Environment({name: value.strip() for name, value in env.items() if value.strip()})
         max_body_bytes = given.integer("MOORAGE_MAX_BODY_BYTES", cls.max_body_bytes, 1024, 1 << 40)
+        models = given.models("MOORAGE_MODELS", Path(given.text("MOORAGE_MODEL_PATH")))
         return cls(
-            model_path=Path(given.text("MOORAGE_MODEL_PATH")),
-            model_name=given.text("MOORAGE_MODEL_NAME"),
-            model_version=given.text("MOORAGE_MODEL_VERSION", cls.model_version),
-            model_format=given.choice("MOORAGE_MODEL_FORMAT", FORMATS, cls.model_format),
-            model_sha256=given.digest("MOORAGE_MODEL_SHA256"),
+            models=models or (given.model(),),
+            repository=bool(models),
+            memory_budget_bytes=given.integer("MOORAGE_MEMORY_BUDGET_BYTES", cls.memory_budget_bytes, 0, 1 << 50),
             device=given.choice("MOORAGE_DEVICE", DEVICES, cls.device),
             max_batch_size=given.integer("MOORAGE_MAX_BATCH_SIZE", cls.max_batch_size, 1, 1 << 20),
             max_queue_delay_microseconds=given.integer(
@@ -92,6 +107,31 @@ class _Environment:
             raise _invalid(f"{name} is not set")
         return value
 
+    def model(self) -> Source:
+        return Source(
+            path=Path(self.text("MOORAGE_MODEL_PATH")),
+            name=self.text("MOORAGE_MODEL_NAME"),
+            version=self.text("MOORAGE_MODEL_VERSION", Source.version),
+            format=self.choice("MOORAGE_MODEL_FORMAT", FORMATS, Source.format),
+            sha256=self.digest("MOORAGE_MODEL_SHA256"),
+        )
+
+    def models(self, name: str, root: Path) -> tuple[Source, ...]:
+        """A JSON list of those below `root`; none where it is not set."""
+        if name not in self._env:
+            return ()
+        try:
+            given = orjson.loads(self._env[name])
+        except orjson.JSONDecodeError as error:
+            raise _invalid(f"{name} is no JSON: {error}") from None
+        if not isinstance(given, list) or not given:
+            raise _invalid(f"{name} must be a list of models, at least one")
+        found = tuple(_source(f"{name}[{i}]", one, root) for i, one in enumerate(given))
+        names = [source.name for source in found]
+        if twice := {one for one in names if names.count(one) > 1}:
+            raise _invalid(f"{name} has more than one model named {', '.join(sorted(twice))}")
+        return found
+
     def path(self, name: str) -> Path | None:
         value = self._env.get(name)
         return Path(value) if value else None
@@ -113,6 +153,25 @@ class _Environment:
         if value and (len(value) != 64 or set(value) - set("0123456789abcdef")):
             raise _invalid(f"{name} is {value!r}; it must be 64 hexadecimal digits, or empty")
         return value
+
+
+def _source(where: str, given: Any, root: Path) -> Source:
+    """One of MOORAGE_MODELS."""
+    if not isinstance(given, dict) or any(not isinstance(value, str) or not value for value in given.values()):
+        raise _invalid(f"{where} must be an object of name, path, version and format, all texts")
+    if unknown := given.keys() - {"name", "path", "version", "format"}:
+        raise _invalid(f"{where} has {', '.join(sorted(unknown))}; it may have name, path, version and format")
+    name, version = given.get("name", ""), given.get("version", Source.version)
+    for field, value in (("name", name), ("version", version)):
+        if not _NAME.fullmatch(value):
+            raise _invalid(f"{where}.{field} is {value!r}; it must be of letters, digits, '.', '_' and '-'")
+    path = PurePosixPath(given.get("path") or name)
+    if path.is_absolute() or ".." in path.parts:
+        raise _invalid(f"{where}.path is {str(path)!r}; it must lead downwards from MOORAGE_MODEL_PATH")
+    form = given.get("format", Source.format)
+    if form not in FORMATS:
+        raise _invalid(f"{where}.format is {form!r}; it may be {', '.join(FORMATS)}")
+    return Source(root / path, name, version, form)
 
 
 def _invalid(message: str) -> StartupError:

@@ -202,6 +202,12 @@ class ModelDeploymentSpec(Model):
                 "set model: only runtime.container may bring its model in the image",
             ),
             cel(
+                "!has(self.runtime.torch) || !has(self.runtime.torch.models) || (has(self.model) && "
+                "has(self.model.uri) && !has(self.model.format) && !has(self.model.version))",
+                "with runtime.torch.models set model.uri, the folder that holds them, and no format or version beside "
+                "it: each model has its own",
+            ),
+            cel(
                 "!has(self.model) || !has(self.model.format) || self.model.format != 'TritonRepository' || "
                 "!has(self.runtime.torch)",
                 "runtime.torch serves TorchExport or TorchScript: use runtime.triton for a TritonRepository",

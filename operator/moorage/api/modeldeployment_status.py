@@ -72,6 +72,15 @@ class BatchSpeed(Model):
     """Measured by the server before it was ready."""
 
 
+class FailedModel(Model):
+    """One of several models that the server could not load."""
+
+    name: Text
+    """Which model."""
+    reason: Text
+    """Why, as one CamelCase word. The server's repository index and its log have its words."""
+
+
 class ColdStart(Model):
     """Where the time went between a pod's creation and its first request."""
 
@@ -85,6 +94,8 @@ class ColdStart(Model):
     """In their order. Steps that this pod has not, and times that its server does not tell, are left out."""
     speeds: Annotated[list[BatchSpeed], Field(max_length=24, json_schema_extra=ATOMIC)] | None = None
     """What the model can do at most in this pod, with nothing around it."""
+    failed_models: Annotated[list[FailedModel], Field(max_length=64, json_schema_extra=BY_NAME)] | None = None
+    """Of several models those that this pod could not load when it started; the first 64."""
 
 
 class ModelDeploymentStatus(Model):

@@ -5,12 +5,87 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from moorage.api.facts import InvalidSpec
-from moorage.api.types import ATOMIC, Command, Env, Image, Model, SecretKeyRef, SecretRef, rules
+from moorage.api.types import ATOMIC, BY_NAME, Command, Env, Image, Model, Quantity, SecretKeyRef, SecretRef, cel, rules
+
+_WORD = "matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')"
+
+
+class RepositoryModel(Model):
+    """One of several models in a server."""
+
+    name: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=63,
+            json_schema_extra=rules(
+                cel(
+                    f"self.{_WORD}",
+                    "a model's name has letters, digits, '.', '_', '-' and begins and ends with a letter or digit",
+                )
+            ),
+        ),
+    ]
+    """What clients call it."""
+    path: (
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=256,
+                json_schema_extra=rules(
+                    cel(
+                        "!self.startsWith('/') && !self.matches('(^|/)[.][.](/|$)')",
+                        "a path leads downwards from model.uri: write it without a leading '/' and without '..'",
+                    )
+                ),
+            ),
+        ]
+        | None
+    ) = None
+    """Its folder or file below model.uri. Default: its name."""
+    version: (
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=63,
+                json_schema_extra=rules(
+                    cel(
+                        f"self.{_WORD}",
+                        "a version has letters, digits, '.', '_', '-' and begins and ends with a letter or digit",
+                    )
+                ),
+            ),
+        ]
+        | None
+    ) = None
+    """Its version, as clients and metrics see it. Default "1"."""
+    format: Literal["TorchExport", "TorchScript"] | None = None
+    """TorchExport or TorchScript. Default TorchExport."""
 
 
 class Torch(Model):
     """The torch model server of this project: Open Inference Protocol v2 over HTTP, with dynamic batching."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!has(self.memoryBudget) || has(self.models)",
+                "memoryBudget is shared by several models: set models, or leave it out",
+                fieldPath=".memoryBudget",
+            )
+        )
+    )
+
+    models: Annotated[list[RepositoryModel], Field(min_length=1, max_length=512, json_schema_extra=BY_NAME)] | None = (
+        None
+    )
+    """Serve these out of the folder model.uri, each by its name, instead of one model. A request loads a model that is
+    not in memory; the one that was used longest ago makes room. Default: model.uri is the model."""
+    memory_budget: Quantity | None = None
+    """What all models together may take of memory, for example 2Gi: of the GPU's where the pod has one. Default: no
+    limit, all are loaded before the server is ready."""
     max_batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
     """Most samples that run through the model at once; the server takes fewer where that is as fast. Default 64."""
     max_queue_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
@@ -106,6 +181,11 @@ class Runtime(Model):
     """NVIDIA Triton Inference Server. {} for its defaults."""
     container: Container | None = None
     """Any image that speaks HTTP."""
+
+    @property
+    def models(self) -> list[RepositoryModel]:
+        """Where there are several; else none."""
+        return (self.torch.models or []) if self.torch is not None else []
 
     @property
     def speaks_tls(self) -> bool:

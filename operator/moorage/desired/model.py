@@ -23,6 +23,8 @@ def resolve(md: ModelDeployment, training_jobs: list[dict[str, Any]]) -> Resolve
     if model is None:
         return ResolvedModel(uri=None, format="", version="1")
     secret = model.secret_ref.name if model.secret_ref else None
+    if md.spec.runtime.models:
+        return ResolvedModel(uri=model.uri, format="", version="", sha256=model.sha256, secret=secret)
     if model.from_training_jobs is None:
         return ResolvedModel(
             uri=model.uri,

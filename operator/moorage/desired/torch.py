@@ -1,19 +1,23 @@
 """The torch model server: its container and the environment docs/contracts.md promises it."""
 
+import json
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from moorage.api.facts import ResolvedModel
 from moorage.api.modeldeployment import ModelDeployment
 from moorage.api.names import HTTP_PORT, METRICS_PORT
-from moorage.api.runtimes import Torch
-from moorage.desired import pods, runtime
+from moorage.api.runtimes import RepositoryModel, Torch
+from moorage.desired import pods, quantity, runtime
 from moorage.desired.defaults import Defaults
 from moorage.desired.meta import Manifest
 from moorage.desired.model import place
 
 
 def parts(md: ModelDeployment, torch: Torch, model: ResolvedModel, defaults: Defaults) -> runtime.Parts:
-    placed = place(md, model, defaults, verify=False)
+    # Of a single model the server itself checks the digest, while it reads it anyway.
+    placed = place(md, model, defaults, verify=bool(torch.models))
     secrets = _secrets(torch)
     container, volumes = runtime.container(
         md,
@@ -25,10 +29,7 @@ def parts(md: ModelDeployment, torch: Torch, model: ResolvedModel, defaults: Def
         ports=runtime.ports(),
         env=pods.env(
             MOORAGE_MODEL_PATH=placed.path or "",
-            MOORAGE_MODEL_NAME=md.metadata.name,
-            MOORAGE_MODEL_VERSION=model.version,
-            MOORAGE_MODEL_FORMAT=model.format,
-            MOORAGE_MODEL_SHA256=model.sha256 or "",
+            **(_several(torch, torch.models) if torch.models else _one(md, model)),
             MOORAGE_DEVICE=torch.device,
             MOORAGE_MAX_BATCH_SIZE=torch.max_batch_size,
             MOORAGE_MAX_QUEUE_DELAY_MICROSECONDS=torch.max_queue_delay_microseconds,
@@ -45,6 +46,24 @@ def parts(md: ModelDeployment, torch: Torch, model: ResolvedModel, defaults: Def
     )
     # Its one port tells HTTP/1.1 from gRPC by the first bytes of a connection.
     return runtime.Parts(container, [*placed.volumes, *secrets.volumes, *volumes], placed.init, grpc="http")
+
+
+def _one(md: ModelDeployment, model: ResolvedModel) -> dict[str, str]:
+    return {
+        "MOORAGE_MODEL_NAME": md.metadata.name,
+        "MOORAGE_MODEL_VERSION": model.version,
+        "MOORAGE_MODEL_FORMAT": model.format,
+        "MOORAGE_MODEL_SHA256": model.sha256 or "",
+    }
+
+
+def _several(torch: Torch, models: list[RepositoryModel]) -> dict[str, Any]:
+    listed = [model.model_dump(include={"name", "path", "version", "format"}, exclude_none=True) for model in models]
+    budget = quantity.value(torch.memory_budget)
+    return {
+        "MOORAGE_MODELS": json.dumps(listed, separators=(",", ":")),
+        "MOORAGE_MEMORY_BUDGET_BYTES": math.floor(budget) if budget is not None else 0,
+    }
 
 
 @dataclass(frozen=True)

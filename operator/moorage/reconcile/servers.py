@@ -1,7 +1,7 @@
 """What model servers say of their own start: asked once of each pod that may have to be told of, never waited for.
 
 The numbers are metrics of the server (docs/contracts.md); no rights in the pod are needed. One that does not answer, or
-has no such metrics, is left alone: its ladder has fewer steps.
+has no such metrics, is left alone: its ladder has fewer steps. Only what more depends on is asked more than once.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from moorage.status.cold_start import ServerTimes
 from moorage.status.pods import is_ready
 
 AT_ONCE = 32
-SECONDS = 1.5
+SECONDS, AGAIN_SECONDS = 1.5, 3.0
 LIMIT_BYTES = 1_048_576
 
 _LOAD, _WARM_UP = "moorage_server_model_load_seconds", "moorage_server_warm_up_seconds"
 _SPEED, _MOST_SPEEDS = "moorage_server_forward_rows_per_second", 24
+_FAILED, _MOST_FAILED = "moorage_server_model_failed", 64
 _SENSIBLE = 1e12
 _NOTHING: Mapping[str, ServerTimes] = MappingProxyType({})
 
@@ -43,8 +44,8 @@ class Servers:
         self._session, self._changed, self._url = session, changed, url
         self._asked: dict[Key, set[str]] = {}
         self._told: dict[Key, dict[str, ServerTimes]] = {}
-        self._waiting: deque[tuple[Key, str, str]] = deque()
-        """Key, name and URL of pods to ask: of a thousand that start at once a task each would be too much."""
+        self._waiting: deque[tuple[Key, str, str, int]] = deque()
+        """Key, name and URL of pods to ask, and how often: for thousands that start at once a task each is too much."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def told(self, key: Key) -> Mapping[str, ServerTimes]:
@@ -55,21 +56,21 @@ class Servers:
         self._asked.pop(key, None)
         self._told.pop(key, None)
 
-    def ask(self, key: Key, pods: list[dict[str, Any]]) -> None:
+    def ask(self, key: Key, pods: list[dict[str, Any]], tries: int = 1) -> None:
         """Those that are ready and were not asked yet. An answer comes with a call of `changed`."""
         for pod in pods:
             name, asked = pod["metadata"]["name"], self._asked.setdefault(key, set())
             if name in asked or not is_ready(pod) or not (pod.get("status") or {}).get("podIP"):
                 continue
             asked.add(name)
-            self._waiting.append((key, name, self._url(pod)))
+            self._waiting.append((key, name, self._url(pod), tries))
         self._next()
 
     def _next(self) -> None:
         while self._waiting and len(self._tasks) < AT_ONCE:
-            key, name, url = self._waiting.popleft()
+            key, name, url, tries = self._waiting.popleft()
             if name in self._asked.get(key, ()):
-                task = asyncio.create_task(self._ask(key, name, url))
+                task = asyncio.create_task(self._ask(key, name, url, tries))
                 self._tasks.add(task)
                 task.add_done_callback(self._done)
 
@@ -77,8 +78,11 @@ class Servers:
         self._tasks.discard(task)
         self._next()
 
-    async def _ask(self, key: Key, name: str, url: str) -> None:
+    async def _ask(self, key: Key, name: str, url: str, tries: int) -> None:
         text = await small_text(self._session, url, seconds=SECONDS, limit=LIMIT_BYTES)
+        while not text and (tries := tries - 1) > 0:
+            await asyncio.sleep(AGAIN_SECONDS)
+            text = await small_text(self._session, url, seconds=SECONDS, limit=LIMIT_BYTES)
         times = _times(text) if text else None
         if times is not None and key in self._asked:
             self._told.setdefault(key, {})[name] = times
@@ -90,12 +94,21 @@ def _times(text: str) -> ServerTimes | None:
         samples = [
             sample
             for family in text_string_to_metric_families(text)
-            if family.name in (_LOAD, _WARM_UP, _SPEED)
+            if family.name in (_LOAD, _WARM_UP, _SPEED, _FAILED)
             for sample in family.samples
             if 0 <= sample.value < _SENSIBLE
         ]
         speeds = sorted((int(sample.labels["rows"]), sample.value) for sample in samples if sample.name == _SPEED)
+        failed = sorted(
+            (sample.labels["model"], sample.labels["reason"])
+            for sample in samples
+            if sample.name == _FAILED and sample.value
+        )
     except (ValueError, KeyError):  # not metrics, or not these
         return None
     found = {sample.name: sample.value for sample in samples}
-    return ServerTimes(found[_LOAD], found.get(_WARM_UP), tuple(speeds[:_MOST_SPEEDS])) if _LOAD in found else None
+    if _LOAD not in found:
+        return None
+    if len({rows for rows, _ in speeds}) < len(speeds):  # of several models, which have no speed together
+        speeds = []
+    return ServerTimes(found[_LOAD], found.get(_WARM_UP), tuple(speeds[:_MOST_SPEEDS]), tuple(failed[:_MOST_FAILED]))

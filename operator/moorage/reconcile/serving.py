@@ -102,5 +102,7 @@ class Serving:
             return replica_sets, []
         pods = [pod for found in replica_sets for pod in self._store.controlled_by(found["metadata"]["uid"])]
         if not begun and current is not None:
-            self._servers.ask(key, [pod for pod in pods if controller_uid(pod) == current["metadata"]["uid"]])
+            # Of several models nothing else tells which could be loaded.
+            tries = 3 if md.spec.runtime.models else 1
+            self._servers.ask(key, [pod for pod in pods if controller_uid(pod) == current["metadata"]["uid"]], tries)
         return replica_sets, pods

@@ -29,6 +29,8 @@ class ServerTimes:
     warm_up: float | None = None
     speeds: tuple[tuple[int, float], ...] = ()
     """Rows a second of the model alone, by the size of a batch."""
+    failed: tuple[tuple[str, str], ...] = ()
+    """Of several models those that it could not load, each with the reason."""
 
 
 def compute(
@@ -53,8 +55,11 @@ def compute(
         "totalSeconds": max(0, at - created),
         "steps": _steps(pod, at, server),
     }
-    speeds = [{"batchSize": rows, "samplesPerSecond": _decimal(speed)} for rows, speed in server.speeds]
-    return {**ladder, "speeds": speeds} if speeds else ladder
+    more = {
+        "speeds": [{"batchSize": rows, "samplesPerSecond": _decimal(speed)} for rows, speed in server.speeds],
+        "failedModels": [{"name": model, "reason": reason} for model, reason in server.failed],
+    }
+    return ladder | {key: value for key, value in more.items() if value}
 
 
 def begun(old: Object | None, replica_set: Object | None) -> bool:

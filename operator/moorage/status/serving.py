@@ -50,6 +50,7 @@ def compute(md: ModelDeployment, observed: ServingObserved, now: str) -> dict[st
     template: Object = (observed.deployment or {}).get("spec", {}).get("template", {})
     trouble = findings(seen.pods, Circumstances(now, observed.heard, template.get("spec") or {}))
     state = verdict.judge(observed, seen, trouble, desired)
+    ladder = _cold_start(observed, old)
 
     status: dict[str, Any] = {
         "observedGeneration": md.metadata.generation,
@@ -63,9 +64,9 @@ def compute(md: ModelDeployment, observed: ServingObserved, now: str) -> dict[st
         "url": service_url(md.metadata.name, md.metadata.namespace, tls=md.spec.runtime.speaks_tls),
         "model": _model(md, observed.model),
         "scaling": _scaling(md, observed.scaling, now),
-        "coldStart": _cold_start(observed, old),
+        "coldStart": ladder,
         "lastFailure": _last_failure(state, old, now),
-        "conditions": _conditions(md, observed, seen, trouble, state, desired, now),
+        "conditions": _conditions(md, observed, seen, trouble, state, desired, ladder, now),
     }
     return {key: value for key, value in status.items() if value is not None}
 
@@ -88,8 +89,8 @@ def _model(md: ModelDeployment, model: ResolvedModel | Waiting | None) -> Object
     asked = md.spec.model.from_training_jobs if md.spec.model else None
     found = {
         "uri": model.uri,
-        "version": model.version,
-        "format": model.format,
+        "version": model.version or None,
+        "format": model.format or None,
         "sha256": model.sha256,
         "trainingJob": model.training_job,
         "matchLabels": asked.match_labels if asked else None,
@@ -147,6 +148,7 @@ def _conditions(
     trouble: list[Finding],
     state: Verdict,
     desired: int,
+    ladder: Object | None,
     now: str,
 ) -> list[Object]:
     old = md.status.get("conditions") or []
@@ -155,7 +157,8 @@ def _conditions(
         "Progressing": verdict.progressing(state),
     }
     if md.spec.model is not None:
-        wanted["ModelLoaded"] = verdict.model_loaded(observed, seen, trouble)
+        models = len(md.spec.runtime.models)
+        wanted["ModelLoaded"] = verdict.model_loaded(observed, seen, trouble, models, ladder)
     wanted["CapacityAvailable"] = verdict.capacity(seen, trouble, desired, find(old, "CapacityAvailable"))
     if md.spec.scaling is not None:
         wanted["ScalingActive"] = _scaling_active(observed.scaling, find(old, "ScalingActive"))

@@ -80,11 +80,14 @@ def stalled(state: Verdict) -> Text:
     return "False", "NotStalled", "the spec need not change"
 
 
-def model_loaded(observed: ServingObserved, seen: Rollout, trouble: list[Finding]) -> Text:
+def model_loaded(
+    observed: ServingObserved, seen: Rollout, trouble: list[Finding], models: int, ladder: dict[str, Any] | None
+) -> Text:
+    """`models`: how many there are to be where it is not just one; `ladder`: what the server said of its start."""
     if isinstance(observed.model, Waiting):
         return "Unknown", observed.model.reason, observed.model.message
     if seen.ready > 0:
-        return "True", "Loaded", "the server has loaded the model"
+        return _several_loaded(models, ladder) if models else ("True", "Loaded", "the server has loaded the model")
     worst = worst_of(finding for finding in trouble if finding.kind in ("Program", "Environment"))
     if worst is None:
         return "Unknown", "NotLoadedYet", "no server has loaded the model yet"
@@ -93,6 +96,22 @@ def model_loaded(observed: ServingObserved, seen: Rollout, trouble: list[Finding
     # What keeps the program from running says nothing of the model, except that the model's own place is missing.
     failed = worst.kind == "Program" or worst.reason == "ClaimNotFound"
     return ("False" if failed else "Unknown"), worst.reason, worst.message
+
+
+def _several_loaded(models: int, ladder: dict[str, Any] | None) -> Text:
+    if ladder is None or not any(step["name"] == "Loaded" for step in ladder["steps"]):
+        return "Unknown", "NotLoadedYet", "the server has not said yet which of its models it could load"
+    failed = [(one["name"], one["reason"]) for one in ladder.get("failedModels") or ()]
+    if not failed:
+        return "True", "Loaded", f"the server can serve each of its {models} models"
+    reasons = {reason for _, reason in failed}
+    told = ", ".join(f"{name} ({reason})" for name, reason in failed[:10])
+    more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
+    message = (
+        f"{len(failed)} of {models} models could not be loaded when {ladder['pod']} started: {told}{more}; its log and "
+        "its repository index have the server's words"
+    )
+    return "False", reasons.pop() if len(reasons) == 1 else "SomeNotLoaded", message
 
 
 def capacity(seen: Rollout, trouble: list[Finding], desired: int, before: dict[str, Any] | None) -> Text:

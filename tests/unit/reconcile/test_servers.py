@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from moorage.kube.kinds import Key
+from moorage.reconcile import servers as servers_module
 from moorage.reconcile.servers import AT_ONCE, Servers, metrics_url
 from moorage.status.cold_start import ServerTimes
 from unit.status.objects import pod
@@ -87,6 +88,30 @@ async def test_numbers_that_make_no_sense_are_left_out(world: World, servers: Se
     servers.ask(KEY, [ready()])
     await rest(servers)
     assert servers.told(KEY) == {"d-1": ServerTimes(2.5, 0.5)}
+
+
+async def test_several_models_have_no_speed_together_and_those_that_failed_are_told(
+    world: World, servers: Servers
+) -> None:
+    speed = 'moorage_server_forward_rows_per_second{model="%s",rows="1",version="1"} 900.0\n'
+    failed = 'moorage_server_model_failed{model="%s",reason="%s",version="1"} 1.0\n'
+    world.text = METRICS.partition("# TYPE moorage_server_forward")[0] + "".join(
+        [speed % "a", speed % "b", failed % ("d", "ModelNotFound"), failed % ("c", "ModelCorrupt")]
+    )
+    servers.ask(KEY, [ready()])
+    await rest(servers)
+    assert servers.told(KEY) == {"d-1": ServerTimes(2.5, 0.5, (), (("c", "ModelCorrupt"), ("d", "ModelNotFound")))}
+
+
+async def test_where_more_depends_on_it_it_is_asked_again(
+    world: World, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers_module, "AGAIN_SECONDS", 0.01)
+    world.status = 503
+    servers.ask(KEY, [ready()], tries=3)
+    await rest(servers)
+    assert world.asked == 3
+    assert dict(servers.told(KEY)) == {}
 
 
 async def test_an_answer_that_comes_after_the_end_is_forgotten(world: World, servers: Servers) -> None:

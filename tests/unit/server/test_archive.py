@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from moorage_server.failures import StartupError
 from moorage_server.load import load
-from moorage_server.settings import Settings
+from moorage_server.settings import Source
 from moorage_store import model_check
 from moorage_store.errors import StoreError, Unsafe
 
@@ -56,9 +56,9 @@ def program(change: Callable[[dict[str, Any]], None]) -> Callable[[Records], Non
     return apply
 
 
-def refusal(folder: Path, **settings: Any) -> StartupError:
+def refusal(folder: Path, **more: str) -> StartupError:
     with pytest.raises(StartupError) as refused:
-        load(Settings(folder, "m", device="CPU", **settings))
+        load(Source(folder, "m", **more), "CPU")
     return refused.value
 
 
@@ -76,7 +76,7 @@ def pickled(content: Any) -> bytes:
 
 
 def test_an_untouched_copy_loads(classifier: Path, tmp_path: Path) -> None:
-    model = load(Settings(tampered(classifier, tmp_path, lambda records: None), "m", device="CPU"))
+    model = load(Source(tampered(classifier, tmp_path, lambda records: None), "m"), "CPU")
     assert [spec.name for spec in model.signature.outputs] == ["probabilities", "label"]
 
 
@@ -216,7 +216,7 @@ def test_guards_are_not_run(classifier: Path, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     guards = [f"__import__('os').system('touch {marker}') == 0"]
     folder = tampered(classifier, tmp_path, program(lambda content: content.update(guards_code=guards)))
-    load(Settings(folder, "m", device="CPU"))
+    load(Source(folder, "m"), "CPU")
     assert not marker.exists()
 
 
@@ -239,7 +239,7 @@ def test_another_schema_is_told_apart(classifier: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path: Path, zipped: bool) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
-    error = refusal(tmp_path, model_format="TorchScript")
+    error = refusal(tmp_path, format="TorchScript")
     assert error.reason == "UnsafeModel"
     assert "is a pickle (torch.save)" in error.message and "torch.export.save(program" in error.message
 
@@ -258,7 +258,7 @@ def test_script_that_writes_files_is_refused(tmp_path: Path, call: bytes) -> Non
             other.writestr(name, plain.read(name).replace(b"torch.save(", call))
     entry = "[{name: x, datatype: FP32, shape: [-1, 2]}]"
     (tmp_path / "moorage.yaml").write_text(f"inputs: {entry}\noutputs: {entry.replace('x,', 'y,')}\n")
-    error = refusal(tmp_path, model_format="TorchScript")
+    error = refusal(tmp_path, format="TorchScript")
     assert error.reason == "UnsafeModel" and "torch.save" in error.message
     assert refused_before_triton(tmp_path, "TorchScript") == (65, "UnsafeModel")
 
@@ -279,5 +279,5 @@ def test_control_flow_and_arithmetic_on_shapes_are_allowed(tmp_path: Path) -> No
     batch = torch.export.Dim("batch", min=2, max=100)
     exported = torch.export.export(Branching(), (torch.randn(4, 2),), dynamic_shapes=({0: batch},))
     torch.export.save(exported, tmp_path / "model.pt2")
-    model = load(Settings(tmp_path, "m", device="CPU"))
+    model = load(Source(tmp_path, "m"), "CPU")
     assert model.signature.inputs[0].shape == [-1, 2]

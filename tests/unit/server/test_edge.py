@@ -2,19 +2,19 @@
 
 import asyncio
 import gc
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import numpy as np
 
 from moorage_server.door import Door
-from moorage_server.edge import Edge, Serving
-from moorage_server.engine import Engine
+from moorage_server.edge import Edge
 from moorage_server.messages import Limits, Request
 from moorage_server.metrics import Metrics
 from moorage_server.protocol import InferRequest
-from moorage_server.settings import Settings
+from moorage_server.repository import Repository
+from moorage_server.settings import Settings, Source
 from moorage_server.signature import Array, Dim, Signature, TensorSpec
 
 KNOWN = Signature(
@@ -24,6 +24,8 @@ KNOWN = Signature(
 
 class Sum:
     signature = KNOWN
+    device, warm_up_seconds, bytes = "cpu", 0.0, 0
+    batch_seconds: ClassVar[dict[int, float]] = {64: 0.001}
 
     def run(self, inputs: list[Array]) -> list[Array]:
         return [inputs[0].sum(axis=1, dtype=np.float32)]
@@ -34,24 +36,24 @@ def alive() -> set[int]:
 
 
 async def test_nothing_of_a_request_waits_for_the_garbage_collector(tmp_path: Path) -> None:
-    metrics = Metrics("m", "1")
-    edge = Edge(Settings(tmp_path, "m"), metrics)
-    with ThreadPoolExecutor(1) as thread:
-        edge.serving = Serving(KNOWN, Engine(Sum(), thread))  # type: ignore[arg-type]
-        door = Door(edge, Limits())
-        server = await door.open(0)
-        port = min(server.sockets, key=lambda one: one.family).getsockname()[1]
-        gc.collect()
-        gc.disable()
-        before = alive()
-        try:
-            async with httpx.AsyncClient() as client:
-                for _ in range(3):
-                    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
-                    answer = await client.post(f"http://127.0.0.1:{port}/v2/models/m/infer", json=body)
-                    assert answer.json()["outputs"][0]["data"] == [3.0]
-            await door.end()
-            await asyncio.sleep(0)
-            assert (alive() - before, metrics.in_flight.now, door.held) == (set(), 0, 0)
-        finally:
-            gc.enable()
+    settings, metrics = Settings((Source(tmp_path, "m"),)), Metrics()
+    repository = Repository(settings, metrics, lambda source: Sum())
+    await repository.start()
+    edge = Edge(settings, metrics, repository)
+    door = Door(edge, Limits())
+    server = await door.open(0)
+    port = min(server.sockets, key=lambda one: one.family).getsockname()[1]
+    gc.collect()
+    gc.disable()
+    before = alive()
+    try:
+        async with httpx.AsyncClient() as client:
+            for _ in range(3):
+                body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
+                answer = await client.post(f"http://127.0.0.1:{port}/v2/models/m/infer", json=body)
+                assert answer.json()["outputs"][0]["data"] == [3.0]
+        await door.end()
+        await asyncio.sleep(0)
+        assert (alive() - before, metrics.in_flight.now, door.held) == (set(), 0, 0)
+    finally:
+        gc.enable()

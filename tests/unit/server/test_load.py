@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from moorage_server.failures import DeviceLost, StartupError
 from moorage_server.load import load
 from moorage_server.model import DTYPES, Model
-from moorage_server.settings import Settings
+from moorage_server.settings import Source
 from moorage_server.signature import ARRAYS
 
 from .conftest import CLASSES, FEATURES, export
 
 
-def loaded(path: Path, **settings: Any) -> Model:
-    return load(Settings(path, "m", **({"device": "CPU"} | settings)))
+def loaded(path: Path, *, device: str = "CPU", max_batch_size: int = 64, **more: str) -> Model:
+    return load(Source(path, "m", **more), device, max_batch_size)
 
 
 def refusal(path: Path, **settings: Any) -> StartupError:
@@ -174,7 +174,7 @@ outputs: [{name: sum, datatype: FP32, shape: [-1, 2]}, {name: difference, dataty
 
 
 def test_torchscript_with_a_description(tmp_path: Path) -> None:
-    model = loaded(script(Adder(), tmp_path, ADDER), model_format="TorchScript")
+    model = loaded(script(Adder(), tmp_path, ADDER), format="TorchScript")
     assert model.signature.batch is not None
     b, a = np.ones((1, 2), np.float32), np.full((1, 2), 3, np.float32)
     assert [output.tolist() for output in model.run([b, a])] == [[[4, 4]], [[2, 2]]]
@@ -187,12 +187,12 @@ def test_torchscript_outputs_of_a_dict_go_by_name(tmp_path: Path) -> None:
 
     entry = "{{name: {0}, datatype: FP32, shape: [-1, 2]}}".format
     description = f"inputs: [{entry('x')}]\noutputs: [{entry('a')}, {entry('b')}]\n"
-    model = loaded(script(Named(), tmp_path, description), model_format="TorchScript")
+    model = loaded(script(Named(), tmp_path, description), format="TorchScript")
     assert [output[0, 0] for output in model.run([np.zeros((1, 2), np.float32)])] == [1, 2]
 
 
 def test_torchscript_without_a_description(tmp_path: Path) -> None:
-    error = refusal(script(Adder(), tmp_path, None), model_format="TorchScript")
+    error = refusal(script(Adder(), tmp_path, None), format="TorchScript")
     assert error.reason == "FormatMismatch" and "put a moorage.yaml beside model.pt" in error.message
 
 
@@ -216,7 +216,7 @@ def test_torchscript_without_a_description(tmp_path: Path) -> None:
 )
 def test_torchscript_with_a_wrong_description(tmp_path: Path, old: str, new: str, words: str) -> None:
     assert old in ADDER
-    error = refusal(script(Adder(), tmp_path, ADDER.replace(old, new)), model_format="TorchScript")
+    error = refusal(script(Adder(), tmp_path, ADDER.replace(old, new)), format="TorchScript")
     assert words in error.message
 
 
@@ -228,7 +228,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 def test_the_other_format(classifier: Path, tmp_path: Path) -> None:
-    assert "holds model.pt2, which is TorchExport" in refusal(classifier, model_format="TorchScript").message
+    assert "holds model.pt2, which is TorchExport" in refusal(classifier, format="TorchScript").message
     script(Adder(), tmp_path, None)
     assert "holds model.pt, which is TorchScript" in refusal(tmp_path).message
     (tmp_path / "model.pt").rename(tmp_path / "model.pt2")
@@ -267,11 +267,11 @@ def test_a_flipped_bit(classifier: Path, tmp_path: Path) -> None:
 def test_the_digest_of_a_file_and_of_a_folder(classifier: Path) -> None:
     file = classifier / "model.pt2"
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    loaded(file, model_sha256=digest)
+    loaded(file, sha256=digest)
     listing = "find . -type f -printf '%P\\n' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum"
     folder_digest = subprocess.check_output(listing, shell=True, cwd=classifier, text=True, timeout=120).split()[0]
-    loaded(classifier, model_sha256=folder_digest)
-    error = refusal(classifier, model_sha256=digest)
+    loaded(classifier, sha256=folder_digest)
+    error = refusal(classifier, sha256=digest)
     assert (error.reason, error.exit_code) == ("DigestMismatch", 65)
     assert digest in error.message and folder_digest in error.message
 
@@ -303,9 +303,9 @@ def test_a_device_that_breaks_while_it_is_tried_out_is_told(monkeypatch: pytest.
 
     folder = script(Same(), tmp_path, free)
     monkeypatch.setattr(Model, "run", raising(ValueError("this size is not for me")))
-    loaded(folder, model_format="TorchScript")
+    loaded(folder, format="TorchScript")
     monkeypatch.setattr(Model, "run", raising(DeviceLost("CUDA error: an illegal memory access")))
-    error = refusal(folder, model_format="TorchScript")
+    error = refusal(folder, format="TorchScript")
     assert (error.reason, error.exit_code) == ("DeviceUnavailable", 1)
     assert error.message.endswith("while the model was loaded: DeviceLost: CUDA error: an illegal memory access")
 
@@ -315,7 +315,7 @@ def test_more_memory_than_there_is(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.repeat(1, 1 << 20).repeat(1, 1 << 26)[:, :1] + x  # 256 TiB
 
-    error = refusal(script(Greedy(), tmp_path, GREEDY), model_format="TorchScript")
+    error = refusal(script(Greedy(), tmp_path, GREEDY), format="TorchScript")
     assert (error.reason, error.exit_code) == ("OutOfMemory", 1), error.message
 
 

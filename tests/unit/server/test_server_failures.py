@@ -13,10 +13,10 @@ import structlog
 import torch
 from torch import nn
 
-from moorage_server import __main__, lifecycle
+from moorage_server import __main__, lifecycle, repository
 from moorage_server.engine import Engine
 from moorage_server.failures import DeviceLost, StartupError
-from moorage_server.settings import Settings
+from moorage_server.settings import Settings, Source
 from moorage_server.signature import Array, Dim, Signature, TensorSpec
 
 from .conftest import Server, Start
@@ -95,14 +95,14 @@ async def end_of_a_server_whose_model_raises(
 ) -> Exception:
     class Broken:
         signature = Signature((TensorSpec("x", "FP32", (Dim(-1),)),), (TensorSpec("y", "FP32", (Dim(-1),)),))
-        device, warm_up_seconds, batch_seconds = "cuda", 0.0, {1: 0.001}
+        device, warm_up_seconds, batch_seconds, bytes = "cuda", 0.0, {1: 0.001}, 4
 
         def run(self, inputs: Sequence[Array]) -> list[Array]:
             raise raised
 
-    monkeypatch.setattr(lifecycle, "_load", lambda settings: Broken())
+    monkeypatch.setattr(repository, "_loader", lambda settings: lambda source: Broken())
     with structlog.testing.capture_logs() as lines:
-        server = asyncio.create_task(lifecycle.run(Settings(tmp_path, "m", http_port=0, metrics_port=0)))
+        server = asyncio.create_task(lifecycle.run(Settings((Source(tmp_path, "m"),), http_port=0, metrics_port=0)))
         async with asyncio.timeout(120):
             while "ready" not in [line["event"] for line in lines]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)

@@ -5,18 +5,16 @@ from pathlib import Path
 import pytest
 
 from moorage_server.failures import StartupError
-from moorage_server.settings import Settings
+from moorage_server.settings import Settings, Source
 
 REQUIRED = {"MOORAGE_MODEL_PATH": "/models/digits", "MOORAGE_MODEL_NAME": "digits"}
 
 
 def test_the_defaults_of_the_contract() -> None:
     assert Settings.from_env(REQUIRED) == Settings(
-        model_path=Path("/models/digits"),
-        model_name="digits",
-        model_version="1",
-        model_format="TorchExport",
-        model_sha256="",
+        models=(Source(Path("/models/digits"), "digits", version="1", format="TorchExport", sha256=""),),
+        repository=False,
+        memory_budget_bytes=0,
         device="Auto",
         max_batch_size=64,
         max_queue_delay_microseconds=0,
@@ -47,7 +45,7 @@ def test_an_empty_value_is_no_value() -> None:
 
 def test_a_digest_may_be_written_as_image_digests_are() -> None:
     for text in ("AB" * 32, "sha256:" + "ab" * 32):
-        assert Settings.from_env(REQUIRED | {"MOORAGE_MODEL_SHA256": text}).model_sha256 == "ab" * 32
+        assert Settings.from_env(REQUIRED | {"MOORAGE_MODEL_SHA256": text}).models[0].sha256 == "ab" * 32
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,13 @@ def test_speeds_are_told_where_the_server_tells_them() -> None:
     assert "speeds" not in (compute(None, replica_set(), [started()], {"d-a-1": ServerTimes(2.5)}) or {})
 
 
+def test_models_that_could_not_be_loaded_are_told() -> None:
+    ladder = (
+        compute(None, replica_set(), [started()], {"d-a-1": ServerTimes(2.5, failed=(("b", "ModelCorrupt"),))}) or {}
+    )
+    assert ladder["failedModels"] == [{"name": "b", "reason": "ModelCorrupt"}]
+
+
 def test_a_pod_without_a_fetch_and_a_silent_server_have_fewer_steps() -> None:
     check = {"name": "repository", "state": {"terminated": {"startedAt": at(5), "finishedAt": at(8)}}}
     ladder = compute(None, replica_set(), [started(fetch=check)], {})

@@ -156,6 +156,33 @@ def test_counts_are_of_one_moment() -> None:
     assert (status["readyReplicas"], status["replicas"], status["updatedReplicas"]) == (1, 1, 1)
 
 
+def several(**cold_start: Any) -> dict[str, Any]:
+    """Of two models in each server; by what its first pod said when it started."""
+    torch = {"models": [{"name": "a"}, {"name": "b"}]}
+    steps = [{"name": "Loaded", "seconds": "1"}]
+    ladder = {"pod": "d-1", "revision": "x", "totalSeconds": 9, "steps": steps, **cold_start}
+    md = serving({"coldStart": ladder}, runtime={"torch": torch})
+    return look(md, deployment=deployment(1), model=ResolvedModel("pvc://m/zoo", "", ""))
+
+
+def test_of_several_models_each_that_could_not_be_loaded_is_told() -> None:
+    status = several()
+    assert conditions(status)["ModelLoaded"] == ("True", "Loaded")
+    assert status["model"] == {"uri": "pvc://m/zoo"}, "each of them has its own version and format"
+
+    status = several(failedModels=[{"name": "b", "reason": "ModelCorrupt"}])
+    assert conditions(status)["Ready"] == ("True", "AllReplicasReady")
+    assert conditions(status)["ModelLoaded"] == ("False", "ModelCorrupt")
+    assert message(status, "ModelLoaded").startswith("1 of 2 models could not be loaded when d-1 started: b (Model")
+
+    both = [{"name": "a", "reason": "ModelNotFound"}, {"name": "b", "reason": "ModelCorrupt"}]
+    assert conditions(several(failedModels=both))["ModelLoaded"] == ("False", "SomeNotLoaded")
+
+
+def test_what_a_server_of_several_models_has_not_said_is_not_known() -> None:
+    assert conditions(several(steps=[{"name": "Ready", "seconds": "1"}]))["ModelLoaded"] == ("Unknown", "NotLoadedYet")
+
+
 def test_no_capacity_is_no_failure() -> None:
     words = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
     status = troubled(pod(ready=True), unschedulable(words, "d-2"), replicas=2, ready=1)

@@ -12,7 +12,7 @@ from tritonclient import grpc
 
 from moorage_server import load, protocol
 from moorage_server.failures import StartupError
-from moorage_server.settings import Settings
+from moorage_server.settings import Source
 
 from .conftest import Triton
 
@@ -57,7 +57,7 @@ def on_triton(server: Triton, outputs: list[str]) -> dict[str, list[Any]]:
 
 def on_torch(folder: Path, form: str) -> dict[str, list[Any]]:
     """What the torch server does with a request between its edge and its edge."""
-    model = load.load(Settings(folder, "digits", model_format=form, device="CPU"))
+    model = load.load(Source(folder, "digits", format=form), "CPU")
     tensors = [
         {"name": name, "datatype": "FP32", "shape": [1, 2], "data": value.tolist()}
         for name, value in (("left", LEFT), ("right", RIGHT))
