@@ -15,7 +15,7 @@ from typing import Any
 
 from bench import usage
 from bench.client import MODEL_DEPLOYMENTS, Api, model_deployments
-from bench.view import rolled_out
+from bench.view import rolled_out, why_not
 from bench.waiting import Tell, until_done
 from support.operator_process import OperatorProcess
 from support.resources import model_deployment, without_volumes
@@ -138,9 +138,9 @@ class Churn:
         owners = {(o["metadata"]["namespace"], o["metadata"]["name"]): o for o in await self._owners()}
         if set(owners) != set(self._live):
             return f"{len(owners)} resources are there, {len(self._live)} should be"
-        late = [name for name, obj in owners.items() if not rolled_out(obj)]
+        late = [(name, obj) for name, obj in owners.items() if not rolled_out(obj)]
         if late:
-            return f"{len(late)} are not Ready, such as {'/'.join(late[0])}"
+            return f"{len(late)} are not Ready, such as {'/'.join(late[0][0])}: {why_not(late[0][1])}"
         sample = await asyncio.to_thread(Sample.of, operator, 0)
         if sample.queue_depth or sample.queue_delayed:
             return f"{sample.queue_depth:g} keys wait in the queue, {sample.queue_delayed:g} for their time"

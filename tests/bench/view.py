@@ -76,6 +76,14 @@ def rolled_out(obj: dict[str, Any]) -> bool:
     )
 
 
+def why_not(obj: dict[str, Any]) -> str:
+    """In the words of its status."""
+    status = obj.get("status") or {}
+    counts = {key: status.get(key) for key in ("desiredReplicas", "replicas", "updatedReplicas", "readyReplicas")}
+    ready = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), {})
+    return f"{ready.get('reason')}: {str(ready.get('message'))[:200]} {counts}"
+
+
 @asynccontextmanager
 async def view_of(api: Api) -> AsyncIterator[View]:
     """A view that follows until the block ends. A watch that breaks ends the run: its numbers would be wrong."""

@@ -127,7 +127,8 @@ def kwok(program: Path, kubeconfig: Path) -> list[str]:
 
 
 def fake_node(name: str) -> dict[str, Any]:
-    room = {"cpu": "64", "memory": "512Gi", "pods": "110", "nvidia.com/gpu": str(GPUS_PER_NODE)}
+    # More pods than a kubelet would take: nothing runs in them, and those of a test before may still be leaving.
+    room = {"cpu": "64", "memory": "512Gi", "pods": "400", "nvidia.com/gpu": str(GPUS_PER_NODE)}
     return {
         "apiVersion": "v1",
         "kind": "Node",

@@ -149,6 +149,10 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         model_deployment(model=URI, runtime={"torch": {"memoryBudget": "1Gi"}}),
         "memoryBudget is shared by several models: set models, or leave it out",
     ),
+    "a budget of nothing": (
+        model_deployment(model=URI, runtime={"torch": {"memoryBudget": "500m", "models": [{"name": "a"}]}}),
+        "memoryBudget is of bytes: write for example 2Gi",
+    ),
     "a model's name": (several({"name": "a/b"}), "a model's name has letters, digits, '.', '_', '-'"),
     "a model's version": (several({"name": "a", "version": "1/2"}), "a version has letters, digits, '.', '_', '-'"),
     "a model's path": (several({"name": "a", "path": "../b"}), "a path leads downwards from model.uri"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qs
 
 import orjson
 import structlog
@@ -47,18 +48,20 @@ class Route:
     infers: bool = False
     probe: bool = False
     needs_model: bool = False
-    """It is answered when the model is in memory."""
+    """To infer it has to be in memory; to tell of it, to have been there."""
 
 
 class State:
     """What the edge knows of a request on its way."""
 
-    __slots__ = ("asked", "engine", "job", "route")
+    __slots__ = ("asked", "engine", "job", "late", "route")
 
     def __init__(self, route: Route) -> None:
         self.route = route
         self.asked: protocol.InferRequest | None = None
         self.engine: Engine | None = None
+        self.late = False
+        """It has waited for its model."""
         self.job: Job | None = None
 
 
@@ -117,8 +120,10 @@ class Edge:
     def call(self, request: Request) -> Response | None:
         route: Route = request.state.route
         try:
-            if route.needs_model and route.entry is not None and route.entry.serving is None:
-                self.repository.want(route.entry, request, partial(self._resume, request))
+            entry = route.entry
+            if entry is not None and route.needs_model and not (entry.engine if route.infers else entry.signature):
+                request.state.late = True
+                self.repository.want(entry, request, partial(self._resume, request))
                 return None
             return route.call(request)
         except Exception as failed:
@@ -225,26 +230,28 @@ class Edge:
         return _json(self.metadata(_entry(request)))
 
     def metadata(self, entry: Entry) -> dict[str, Any]:
-        assert entry.serving is not None
+        assert entry.signature is not None
         source = entry.source
-        return protocol.metadata(source.name, source.version, PLATFORMS[source.format], entry.serving.signature)
+        return protocol.metadata(source.name, source.version, PLATFORMS[source.format], entry.signature)
 
     def _model_ready(self, request: Request) -> Response:
         entry = _entry(request)
-        ready = self.is_ready and not entry.hopeless
+        ready = self.is_ready and entry.failed is None
         return _json({"name": entry.source.name, "ready": ready}, 200 if ready else 503)
 
     def _infer(self, request: Request) -> None:
         state: State = request.state
         entry = state.route.entry
-        assert entry is not None and entry.serving is not None
-        serving, entry.used = entry.serving, request.began
-        header = request.headers.get(protocol.HEADER_LENGTH)
-        asked = protocol.parse_request(request.body, serving.signature, header)
-        state.asked, state.engine = asked, serving.engine
-        state.job = serving.engine.submit(
-            asked.inputs, asked.rows, partial(self._ran, request, serving.signature), asked.priority, asked.timeout
-        )
+        assert entry is not None and entry.engine is not None and entry.signature is not None
+        engine, signature = entry.engine, entry.signature
+        asked = protocol.parse_request(request.body, signature, request.headers.get(protocol.HEADER_LENGTH))
+        timeout = asked.timeout
+        if state.late and (timeout := timeout - (time.perf_counter() - request.began)) <= 0:
+            raise TimedOut
+        entry.used = max(entry.used, request.began)
+        state.asked, state.engine = asked, engine
+        ran = partial(self._ran, request, signature)
+        state.job = engine.submit(asked.inputs, asked.rows, ran, asked.priority, timeout)
 
     def _ran(self, request: Request, signature: Signature, result: Result) -> None:
         """The model's outputs, or why there are none."""
@@ -289,13 +296,15 @@ class Edge:
         if not self.repository.ready:
             return error(503, LOADING, _SOON) if route.call != self._model_ready else None
         # Before the work of reading what would be turned away.
-        if route.infers and (self.repository.full(entry) if entry.serving is None else entry.serving.engine.full):
+        if route.infers and self.repository.full(entry):
             return self._told(request, QueueFull())
         return None
 
     def _why_not(self, path: str) -> str:
         """In words, for a path that is close to one there is."""
         parts = path.strip("/").split("/")
+        if self.repository.several and parts[:3] == ["v2", "repository", "models"] and len(parts) == 5:
+            return self.unknown_model(parts[3]) if parts[4] in ("load", "unload") else NO_SUCH_PATH
         rest = parts[3:]
         asked = None
         if rest[:1] == ["versions"] and len(rest) > 1:
@@ -352,7 +361,9 @@ class MetricsEdge:
         return None if request.method in _GET else error(405, "use GET", "Allow: GET\r\n")
 
     def call(self, request: Request) -> Response:
-        body, content_type = self._metrics.exposition(request.headers.get(b"accept", b"").decode("latin-1"))
+        # As Prometheus's own client libraries have it.
+        names = parse_qs(request.target.partition(b"?")[2].decode("latin-1")).get("name[]", ())
+        body, content_type = self._metrics.exposition(request.headers.get(b"accept", b"").decode("latin-1"), names)
         return Response(200, body, content_type=content_type)
 
     def done(self, request: Request, status: int, error: str) -> None:

@@ -79,9 +79,11 @@ class Engine:
         max_delay: float = 0.0,
         observe_batch: Callable[[int], None] = lambda rows: None,
         observe_run: Callable[[list[float], float], None] = lambda waited, seconds: None,
+        on_break: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         """`observe_batch` hears of the rows of each forward pass, in the thread that runs it; `observe_run` hears on
-        the loop for how long each request of a batch had waited, and how long the model took."""
+        the loop for how long each request of a batch had waited, and how long the model took; `on_break` of an error
+        that leaves the model unusable."""
         self._model = model
         self._thread = thread
         self._batches = model.signature.batch is not None
@@ -89,7 +91,7 @@ class Engine:
         self._shapes_differ = any(dim.dynamic for spec in model.signature.inputs for dim in spec.dims[1:])
         self._max_queue_size = max_queue_size
         self._max_delay = max_delay
-        self._observe_batch, self._observe_run = observe_batch, observe_run
+        self._observe_batch, self._observe_run, self._on_break = observe_batch, observe_run, on_break
         self._waiting: dict[int, deque[Job]] = {}
         """By priority, the first to go at the beginning."""
         self._count = self._waiting_rows = 0
@@ -99,7 +101,6 @@ class Engine:
         # The means of late, of a batch: from them it is told how long the next one will take.
         self._seconds, self._size = 1.0, 1.0  # size: numbers in its inputs
         self._began = self._took = 0.0  # of the last batch
-        self._broken: asyncio.Future[None] = self._loop.create_future()
 
     @property
     def queue_size(self) -> int:
@@ -166,13 +167,12 @@ class Engine:
         self._left(job)
         return True
 
-    async def broken(self) -> None:
-        """Ends only with an error that leaves the model unusable: it is raised."""
-        await self._broken
-
     def stop(self) -> None:
         """Gives up what still waits."""
         self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for jobs in self._waiting.values():
             while jobs:
                 job = jobs.popleft()
@@ -237,8 +237,7 @@ class Engine:
         for job in batch:
             self._tell(job, Stopped())
         self.stop()
-        if not self._broken.done():
-            self._broken.set_exception(error)
+        self._on_break(error)
 
     def _timed(self, batch: list[Job], size: int) -> list[Result]:
         self._began = time.perf_counter()

@@ -76,11 +76,12 @@ async def run(settings: Settings) -> int:
         log.info("stopped while loading")
         return 0
     loading.result()
-    log.info("ready", models=sum(entry.serving is not None for entry in repository.entries.values()))
+    log.info("ready", models=sum(entry.engine is not None for entry in repository.entries.values()))
 
     await _first(repository.broken, stop)
     if repository.broken.done():
         edge.draining = True
+        repository.stop()
         await _until_none(metrics, 1.0)
         await door.end()
         error = repository.broken.exception()

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 import torch
+from torch import fx
 from torch.utils import _pytree as pytree
 
 from moorage_store import model_check
@@ -44,6 +45,8 @@ def load(source: Source, wanted: str = "Auto", max_batch_size: int = 64) -> Mode
         model = _load(source, _device(wanted), max_batch_size)
         if doubt := model.warm_up(max_batch_size):
             structlog.get_logger().warning("not warmed up: the sizes of its inputs are free", message=doubt)
+        # For debuggers torch keeps the source of every program that it has ever read.
+        fx.graph_module._loader.eval_cache.clear()
         return model
 
 

@@ -7,7 +7,7 @@ flight, queue) is read when Prometheus scrapes.
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import accumulate
 
 from prometheus_client import (
@@ -25,6 +25,8 @@ from prometheus_client.utils import floatToGoString
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _MODEL = ("model", "version")
+# Of each of several models: a scrape of hundreds has to be read by somebody.
+_FEW_SECONDS = (0.001, 0.01, 0.1, 1, 10)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -74,11 +76,11 @@ class Durations:
 class ModelMetrics:
     """Of the requests for one model."""
 
-    def __init__(self, model: str, version: str) -> None:
+    def __init__(self, model: str, version: str, buckets: tuple[float, ...] = _SECONDS) -> None:
         self.labels = {"model": model, "version": version}
         self.requests: Counter[int] = Counter()
         """By HTTP status."""
-        self.durations, self.waits, self.runs = Durations(_SECONDS), Durations(_SECONDS), Durations(_SECONDS)
+        self.durations, self.waits, self.runs = Durations(buckets), Durations(buckets), Durations(buckets)
 
     def answered(self, code: int, seconds: float) -> None:
         self.requests[code] += 1
@@ -94,7 +96,7 @@ class ModelMetrics:
 class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._registry = registry = CollectorRegistry()
+        self._registry = registry = CollectorRegistry(auto_describe=True)
         self.in_flight = InFlight()
         self.queue_size: Callable[[], int] = lambda: 0
         self.queue_oldest: Callable[[], float] = lambda: 0.0
@@ -151,8 +153,9 @@ class Metrics:
         registry.register(_Live(self))
         ProcessCollector(registry=registry)
 
-    def of(self, model: str, version: str) -> ModelMetrics:
-        made = ModelMetrics(model, version)
+    def of(self, model: str, version: str, *, several: bool) -> ModelMetrics:
+        """`several`: it is one of them."""
+        made = ModelMetrics(model, version, _FEW_SECONDS if several else _SECONDS)
         self.models.append(made)
         return made
 
@@ -177,13 +180,14 @@ class Metrics:
     def unloaded(self, model: ModelMetrics) -> None:
         self._memory.labels(**model.labels).set(0)
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """Body and content type for a scrape."""
+    def exposition(self, accept: str, names: Collection[str] = ()) -> tuple[bytes, str]:
+        """Body and content type for a scrape. `names`: of these samples only, where there are any."""
         try:
             encode, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # a version that is none
             encode, content_type = choose_encoder("")
-        return encode(self._registry), content_type
+        registry = self._registry.restricted_registry(names) if names else self._registry
+        return encode(registry), content_type
 
 
 class _Live(Collector):
@@ -206,7 +210,9 @@ class _Live(Collector):
             "moorage_server_forward_duration_seconds",
             "Time of a batch in the model: the rate of its sum is the busy fraction.",
         )
-        for model in metrics.models if not metrics.nobody.requests else [*metrics.models, metrics.nobody]:
+        for model in {*metrics.models, metrics.nobody}:
+            if not model.requests and len(metrics.models) > 1:
+                continue
             labels = list(model.labels.values())
             for code, count in sorted(model.requests.items()):
                 requests.add_metric([*labels, str(code)], count)

@@ -5,6 +5,7 @@ than a small model's forward pass. What is left here is the graph's own list of 
 fused for the processor besides, where that gives the same numbers in less time.
 """
 
+import io
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,13 @@ class _Bound(nn.Module):
 
 def _script(plain: Flat, example: list[Tensor]) -> Function:
     traced = torch.jit.trace(_Bound(plain).eval(), tuple(example), check_trace=False)  # type: ignore[no-untyped-call]
-    script = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+    # What is traced lives in a place that torch shares and never empties, with all the weights that freezing makes
+    # constants. What is read from a file has a place of its own, and goes with it.
+    file = io.BytesIO()
+    torch.jit.save(traced, file)
+    file.seek(0)
+    alone = torch.jit.load(file)  # type: ignore[no-untyped-call]
+    script = torch.jit.optimize_for_inference(torch.jit.freeze(alone.eval()))
     return lambda tensors: _tuple(script(*tensors))
 
 

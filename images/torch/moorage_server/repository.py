@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import linecache
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -30,8 +31,10 @@ from .metrics import Metrics, ModelMetrics
 from .settings import Settings, Source
 from .signature import Signature
 
-# A model that cannot be loaded is tried again by a request that comes after so long, or by who asks for its loading.
 RETRY_SECONDS = 30.0
+"""So long after it could not be loaded a request tries again; who asks for its loading does at once."""
+_LOOK = 0.002
+"""Seconds between looks at whether a model has ended what it has begun."""
 
 
 class Loaded(Runnable, Protocol):
@@ -45,14 +48,6 @@ class NotLoaded(Exception):
     """The model cannot be loaded; in words that say why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """A model that can be asked."""
-
-    signature: Signature
-    engine: Engine
-
-
 Resume = Callable[[Exception | None], None]
 """Called once: the model is there, or it will not be."""
 
@@ -61,16 +56,19 @@ class Entry:
     """One model of the repository."""
 
     __slots__ = (
-        "bytes", "failed", "failed_at", "held", "metrics", "needed", "serving", "source", "used", "waiting", "watch",
+        "bytes", "engine", "failed", "failed_at", "held", "metrics", "needed", "signature", "source", "used", "waiting",
     )  # fmt: skip
 
     def __init__(self, source: Source, metrics: ModelMetrics) -> None:
         self.source, self.metrics = source, metrics
-        self.serving: Serving | None = None
-        self.held = False
-        """It is in memory, if only to end what it has begun."""
+        self.engine: Engine | None = None
+        """Where it takes requests."""
+        self.held: Engine | None = None
+        """Where it is in memory, if only to end what it has begun."""
+        self.signature: Signature | None = None
+        """Known from its first loading on."""
         self.bytes = 0
-        """What it takes of memory: the size of its files, or of its weights where those are more."""
+        """What it takes of memory: the size of its file, or of its weights where those are more."""
         self.failed: StartupError | None = None
         self.failed_at = self.used = 0.0
         """By time.perf_counter()."""
@@ -78,7 +76,6 @@ class Entry:
         """It waits for its turn to be loaded, or is being loaded."""
         self.waiting: dict[object, Resume] = {}
         """Who has to hear of it, by what they asked with."""
-        self.watch: asyncio.Task[None] | None = None
 
     @property
     def hopeless(self) -> bool:
@@ -88,7 +85,7 @@ class Entry:
     @property
     def state(self) -> tuple[str, str]:
         """In Triton's words, and why."""
-        if self.serving is not None:
+        if self.engine is not None:
             return "READY", ""
         if self.needed:
             return "LOADING", "it is being loaded"
@@ -103,9 +100,12 @@ class Repository:
         self._settings, self._metrics = settings, metrics
         self._load = load or _loader(settings)
         self.entries = {
-            source.name: Entry(source, metrics.of(source.name, source.version)) for source in settings.models
+            source.name: Entry(source, metrics.of(source.name, source.version, several=settings.repository))
+            for source in settings.models
         }
         self.several = settings.repository
+        if not self.several:
+            metrics.nobody = next(iter(self.entries.values())).metrics
         self.ready = False
         """All that is to be there from the beginning has been loaded."""
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -115,36 +115,30 @@ class Repository:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load") if self.several else self._thread
         self._line: deque[Entry] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self._stopped = False
         self._log: Any = structlog.get_logger()
-        metrics.memory_budget.set(settings.memory_budget_bytes)
-        metrics.queue_size = lambda: sum(one.engine.queue_size for one in self._serving())
-        metrics.queue_oldest = lambda: max((one.engine.oldest() for one in self._serving()), default=0.0)
+        metrics.memory_budget.set(self._budget)
+        metrics.queue_size = lambda: sum(engine.queue_size for engine in self._engines())
+        metrics.queue_oldest = lambda: max((engine.oldest() for engine in self._engines()), default=0.0)
 
     async def start(self) -> None:
         """Loads what is to be there from the beginning. Raises StartupError where nothing can be served."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._loader, self._prepare)
-        seconds, warm_up = 0.0, 0.0
+        await self._in_loader(self._prepare)
+        seconds, warm_up, room = 0.0, 0.0, True
         for entry in self.entries.values():
-            if self._budget and self._used() + entry.bytes > self._budget and self.several:
-                break
+            room = room and self._fits(entry)
             try:
-                took, warmed = await self._bring(entry)
+                if room or self._too_large(entry):
+                    took, warmed = await self._bring(entry)
+                    seconds, warm_up = seconds + took, warm_up + warmed
+                else:  # no request has brought it yet: what is missing is told all the same
+                    await self._in_loader(partial(_look, entry.source))
             except StartupError as error:
-                if not self.several:
+                if not self.several or error.reason == "DeviceUnavailable":
                     raise
                 self._give_up(entry, error)
-            else:
-                seconds, warm_up = seconds + took, warm_up + warmed
-        for entry in self.entries.values():
-            # What no request has brought yet is looked at from outside, so that what is missing is told at once.
-            if not entry.held and entry.failed is None:
-                try:
-                    await loop.run_in_executor(self._loader, _look, entry.source)
-                except StartupError as error:
-                    self._give_up(entry, error)
         failures = [entry.failed for entry in self.entries.values() if entry.failed]
-        if failures and not any(self._serving()):
+        if failures and not self._engines():
             raise failures[0]
         if not self.several:
             # What is there now stays: the collector need not look at half a million objects of torch again and again.
@@ -154,20 +148,30 @@ class Repository:
         self.ready = True
 
     def full(self, entry: Entry) -> bool:
+        """No further request may wait."""
+        if entry.engine is not None:
+            return entry.engine.full
         return len(entry.waiting) >= self._settings.max_queue_size
 
     def want(self, entry: Entry, who: object, resume: Resume) -> None:
-        """Calls `resume`, later, when the model is there. Raises QueueFull; NotLoaded where it was in vain just now."""
+        """Calls `resume`, later, when the model is there. Raises Stopped, QueueFull, and NotLoaded where it was in vain
+        just now."""
+        if self._stopped:
+            raise Stopped
         if entry.hopeless:
             raise _in_words(entry)
         if self.full(entry):
             raise QueueFull
         entry.waiting[who] = resume
-        self._enqueue(entry)
+        if not entry.needed:
+            entry.needed = True
+            self._line.append(entry)
+            if self._worker is None or self._worker.done():
+                self._worker = asyncio.create_task(self._work())
 
     def load(self, entry: Entry, who: object, resume: Resume) -> None:
         """As `want`, also where it was in vain."""
-        if entry.serving is not None:
+        if entry.engine is not None:
             asyncio.get_running_loop().call_soon(resume, None)
             return
         self._mend(entry)
@@ -179,51 +183,40 @@ class Repository:
 
     async def unload(self, entry: Entry) -> None:
         """Out of memory, once all that it was asked for is answered. Its next request loads it again."""
-        if (serving := entry.serving) is None:
-            return
-        entry.serving = None
-        while not serving.engine.idle:  # noqa: ASYNC110
-            await asyncio.sleep(0.002)
-        serving.engine.stop()
-        if entry.watch is not None:
-            entry.watch.cancel()
-        del serving
-        entry.watch = None
-        await asyncio.get_running_loop().run_in_executor(self._loader, give_back)
-        entry.held = False
-        self._metrics.unloaded(entry.metrics)
-        self._log.info("unloaded", model=entry.source.name)
+        while entry.needed:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK)
+        if entry.engine is not None:
+            await self._let_go(entry)
+        while entry.held is not None:  # another asked for the same  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK)
 
     def stop(self) -> None:
         """Gives up what still waits."""
+        self._stopped = True
         if self._worker is not None:
             self._worker.cancel()
         for entry in self.entries.values():
-            if entry.serving is not None:
-                entry.serving.engine.stop()
+            if entry.held is not None:
+                entry.held.stop()
             self._tell(entry, Stopped())
 
-    # How they come.
-
-    def _enqueue(self, entry: Entry) -> None:
-        if entry.needed or entry.serving is not None:
-            return
-        entry.needed = True
-        self._line.append(entry)
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
+    # How they come and go.
 
     async def _work(self) -> None:
         while self._line:
             entry = self._line.popleft()
+            if not entry.waiting:  # who asked has left
+                entry.needed = False
+                continue
             try:
                 await self._bring(entry)
             except StartupError as error:
                 self._give_up(entry, error)
                 self._tell(entry, _in_words(entry))
+                if error.reason == "DeviceUnavailable":
+                    self._break(error)
             except Exception as error:
                 self._break(error)
-                return
             else:
                 self._tell(entry, None)
 
@@ -231,11 +224,11 @@ class Repository:
         """Seconds of loading, and of its first runs. Raises StartupError."""
         entry.needed = True
         try:
-            while entry.held:  # its former life  # noqa: ASYNC110
-                await asyncio.sleep(0.002)
+            while entry.held is not None:  # its former life  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK)
             await self._make_room(entry)
             start = time.perf_counter()
-            model = await asyncio.get_running_loop().run_in_executor(self._loader, self._loaded, entry.source)
+            model = await self._in_loader(partial(self._loaded, entry.source))
             seconds = time.perf_counter() - start - model.warm_up_seconds
             if model.bytes > entry.bytes:
                 entry.bytes = model.bytes
@@ -249,7 +242,7 @@ class Repository:
         settings, source = self._settings, entry.source
         _, largest = model.signature.batch_sizes(settings.max_batch_size)
         batch_size = calibration.best(model.batch_seconds, largest)
-        engine = Engine(
+        entry.engine = entry.held = Engine(
             model,
             self._thread,
             max_batch_size=batch_size,
@@ -257,10 +250,10 @@ class Repository:
             max_delay=settings.max_queue_delay_microseconds / 1e6,
             observe_batch=self._metrics.batch_size.observe,
             observe_run=entry.metrics.ran,
+            on_break=self._break,
         )
+        entry.signature, entry.used = model.signature, time.perf_counter()
         self._mend(entry)
-        entry.serving, entry.held, entry.used = Serving(model.signature, engine), True, time.perf_counter()
-        entry.watch = asyncio.create_task(self._watch(engine))
         self._metrics.loaded(
             entry.metrics, entry.bytes, source.format, source.sha256, model.device, model.batch_seconds
         )
@@ -269,9 +262,24 @@ class Repository:
         batches = {"batches": True, "batch_size": batch_size} if model.signature.batch else {"batches": False}
         self._log.info("loaded", model=source.name, **took, device=model.device, **batches, **signature)
 
+    async def _let_go(self, entry: Entry) -> None:
+        """What takes requests takes none from here on, and is out of memory at the end."""
+        engine, entry.engine = entry.engine, None
+        assert engine is not None
+        while not engine.idle:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK)
+        engine.stop()
+        del engine
+        entry.held = None
+        await self._in_loader(give_back)
+        self._metrics.unloaded(entry.metrics)
+        self._log.info("unloaded", model=entry.source.name)
+
     def _give_up(self, entry: Entry, error: StartupError) -> None:
         self._mend(entry)
-        entry.failed, entry.failed_at = error, time.perf_counter()
+        # Without its trace, whose frames hold what had been loaded so far.
+        entry.failed = StartupError(error.reason, error.message, error.exit_code)
+        entry.failed_at = time.perf_counter()
         self._metrics.failed(entry.metrics, error.reason)
         self._log.error("cannot load", model=entry.source.name, reason=error.reason, message=error.message)
 
@@ -283,15 +291,13 @@ class Repository:
     def _tell(self, entry: Entry, failed: Exception | None) -> None:
         waiting, entry.waiting = entry.waiting, {}
         for resume in waiting.values():
-            resume(failed)
+            try:
+                resume(failed)
+            except Exception as error:  # whoever waits for it must not be the trouble of the others
+                context = {"message": "an answer cannot be told", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
 
-    async def _watch(self, engine: Engine) -> None:
-        try:
-            await engine.broken()
-        except Exception as error:
-            self._break(error)
-
-    def _break(self, error: Exception) -> None:
+    def _break(self, error: BaseException) -> None:
         if not self.broken.done():
             self.broken.set_exception(error)
 
@@ -299,29 +305,35 @@ class Repository:
 
     @property
     def _budget(self) -> int:
-        return self._settings.memory_budget_bytes
+        return self._settings.memory_budget_bytes if self.several else 0
 
-    def _used(self) -> int:
-        return sum(entry.bytes for entry in self.entries.values() if entry.held)
+    def _too_large(self, entry: Entry) -> bool:
+        return 0 < self._budget < entry.bytes
+
+    def _fits(self, entry: Entry) -> bool:
+        """Beside those that are there."""
+        used = sum(each.bytes for each in self.entries.values() if each.held is not None)
+        return not self._budget or used + entry.bytes <= self._budget
 
     async def _make_room(self, entry: Entry) -> None:
-        """For it beside those that are there. Raises StartupError where it is too large alone."""
-        if not self._budget:
-            return
-        if entry.bytes > self._budget:
+        """Raises StartupError where it is too large alone."""
+        if self._too_large(entry):
             message = (
                 f"{entry.source.path} takes {_mib(entry.bytes)} of memory, the budget of all models together is "
                 f"{_mib(self._budget)}: raise the budget, or serve it by itself"
             )
             raise StartupError("OutOfMemory", message)
-        while self._used() + entry.bytes > self._budget:
-            there = [one for one in self.entries.values() if one.serving is not None]
-            if there:
-                last = min(there, key=lambda one: one.used)
+        while not self._fits(entry):
+            there = [(not each.engine.idle, each.used, name) for name, each in self.entries.items() if each.engine]
+            if there:  # one that is busy only where all are: everybody behind would wait for it
+                last = self.entries[min(there)[-1]]
                 self._metrics.evictions.labels(**last.metrics.labels).inc()
-                await self.unload(last)
+                await self._let_go(last)
             else:  # all that are there are leaving
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(_LOOK)
+
+    async def _in_loader(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._loader, work)
 
     def _prepare(self) -> None:
         """In the loader's thread."""
@@ -336,15 +348,17 @@ class Repository:
 
     def _loaded(self, source: Source) -> Loaded:
         """In the loader's thread."""
-        model = self._load(source)
-        if self.several:
-            # What was needed only to load it goes in circles.
-            gc.collect()
-            give_back()
-        return model
+        try:
+            return self._load(source)
+        finally:
+            if self.several:
+                # What was needed only to load it goes in circles, and source that torch makes is kept for debuggers.
+                linecache.clearcache()
+                gc.collect()
+                give_back()
 
-    def _serving(self) -> Iterable[Serving]:
-        return [entry.serving for entry in self.entries.values() if entry.serving is not None]
+    def _engines(self) -> list[Engine]:
+        return [entry.held for entry in self.entries.values() if entry.held is not None]
 
 
 def _loader(settings: Settings) -> Callable[[Source], Loaded]:
@@ -365,10 +379,12 @@ def _settle() -> None:
 
 
 def _size(source: Source) -> int:
-    """Of its files, in bytes; 0 where there are none, which is told when it is loaded."""
-    with contextlib.suppress(OSError):
-        files = source.path.rglob("*") if source.path.is_dir() else [source.path]
-        return sum(file.stat().st_size for file in files if file.is_file())
+    """Of its file, in bytes; 0 where there is none, which is told when it is loaded."""
+    from moorage_store import model_check
+    from moorage_store.errors import StoreError
+
+    with contextlib.suppress(OSError, StoreError):
+        return model_check.find(source.path, source.format).stat().st_size
     return 0
 
 

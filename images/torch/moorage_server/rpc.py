@@ -15,7 +15,7 @@ from typing import Any
 
 from . import __version__, http2, protobuf, protocol
 from .edge import GOING, LOADING, UNKNOWN, Edge
-from .engine import Engine, Job, QueueFull, Result
+from .engine import Engine, Job, QueueFull, Result, TimedOut
 from .http2 import Call
 from .protobuf import CLASSES, HEALTH, NOT_SERVING, SERVICE, SERVING
 from .repository import Entry
@@ -70,13 +70,15 @@ class State:
 class Inference:
     """One message of a call that asks for it, until it is answered."""
 
-    __slots__ = ("asked", "began", "call", "engine", "entry", "id", "job", "reply")
+    __slots__ = ("asked", "began", "call", "engine", "entry", "id", "job", "late", "reply")
 
     def __init__(self, call: Call, began: float) -> None:
         self.call, self.began = call, began
         self.id = ""
         self.asked: protocol.InferRequest | None = None
         self.entry: Entry | None = None
+        self.late = False
+        """It has waited for its model."""
         self.engine: Engine | None = None
         self.job: Job | None = None
         self.reply: bytes | None = None
@@ -214,17 +216,21 @@ class Rpc:
         entry = one.entry = self._named(request.model_name, request.model_version)
         if not self._repository.ready:
             raise Loading
-        if (serving := entry.serving) is None:
+        if (engine := entry.engine) is None or entry.signature is None:
+            one.late = True
             self._repository.want(entry, one, partial(self._resume, one, request))
             return
-        if serving.engine.full:
+        if engine.full:
             raise QueueFull
-        entry.used = one.began
-        asked = one.asked = protobuf.parse_request(request, serving.signature)
+        asked = one.asked = protobuf.parse_request(request, entry.signature)
         timeout = min(asked.timeout, _left(one.call))
-        one.engine = serving.engine
-        ran = partial(self._ran, one, serving.signature)
-        one.job = serving.engine.submit(asked.inputs, asked.rows, ran, asked.priority, timeout)
+        if one.late:
+            timeout = min(timeout, asked.timeout - (time.perf_counter() - one.began))
+        if timeout <= 0:
+            raise TimedOut
+        entry.used, one.engine = max(entry.used, one.began), engine
+        ran = partial(self._ran, one, entry.signature)
+        one.job = engine.submit(asked.inputs, asked.rows, ran, asked.priority, timeout)
 
     def _resume(self, one: Inference, request: Any, failed: Exception | None) -> None:
         """Its model is there, or will not be."""
@@ -307,7 +313,7 @@ class Rpc:
 
     def _model_ready(self, request: Any) -> Any:
         entry = self._named(request.name, request.version)
-        return CLASSES["ModelReadyResponse"](ready=self._edge.is_ready and not entry.hopeless)
+        return CLASSES["ModelReadyResponse"](ready=self._edge.is_ready and entry.failed is None)
 
     def _health(self, request: Any) -> Any:
         if request.service not in ("", SERVICE):
@@ -324,7 +330,7 @@ class Rpc:
                 raise failed
             if not self._repository.ready:
                 raise Loading
-            if entry.serving is None:
+            if entry.signature is None:
                 call.state.entry = entry
                 self._repository.want(entry, call, partial(self._model, call, request))
                 return
@@ -334,6 +340,8 @@ class Rpc:
 
     def _load(self, call: Call, request: Any) -> None:
         entry = call.state.entry = self._named(request.model_name)
+        if not self._repository.ready:
+            raise Loading
         self._repository.load(entry, call, partial(self._loaded, call))
 
     def _loaded(self, call: Call, failed: Exception | None) -> None:
@@ -343,7 +351,10 @@ class Rpc:
             self._fail(call, None, failed)
 
     def _unload(self, call: Call, request: Any) -> None:
-        unloading = asyncio.create_task(self._repository.unload(self._named(request.model_name)))
+        entry = self._named(request.model_name)
+        if not self._repository.ready:
+            raise Loading
+        unloading = asyncio.create_task(self._repository.unload(entry))
         unloading.add_done_callback(lambda _: self._send(call, CLASSES["RepositoryModelUnloadResponse"]()))
 
     def _index(self, request: Any) -> Any:

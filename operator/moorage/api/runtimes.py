@@ -32,7 +32,7 @@ class RepositoryModel(Model):
             str,
             Field(
                 min_length=1,
-                max_length=256,
+                max_length=128,
                 json_schema_extra=rules(
                     cel(
                         "!self.startsWith('/') && !self.matches('(^|/)[.][.](/|$)')",
@@ -74,11 +74,17 @@ class Torch(Model):
                 "!has(self.memoryBudget) || has(self.models)",
                 "memoryBudget is shared by several models: set models, or leave it out",
                 fieldPath=".memoryBudget",
-            )
+            ),
+            cel(
+                "!has(self.memoryBudget) || (!quantity(string(self.memoryBudget)).isLessThan(quantity('1Mi')) && "
+                "!quantity(string(self.memoryBudget)).isGreaterThan(quantity('1Pi')))",
+                "memoryBudget is of bytes: write for example 2Gi, at least 1Mi and at most 1Pi",
+                fieldPath=".memoryBudget",
+            ),
         )
     )
 
-    models: Annotated[list[RepositoryModel], Field(min_length=1, max_length=512, json_schema_extra=BY_NAME)] | None = (
+    models: Annotated[list[RepositoryModel], Field(min_length=1, max_length=256, json_schema_extra=BY_NAME)] | None = (
         None
     )
     """Serve these out of the folder model.uri, each by its name, instead of one model. A request loads a model that is

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from moorage.api.names import METRICS_PORT
 from moorage.kube.kinds import Key
 from moorage.reconcile.ask import small_text
-from moorage.status.cold_start import ServerTimes
+from moorage.status.cold_start import MOST_FAILED, ServerTimes
 from moorage.status.pods import is_ready
 
 AT_ONCE = 32
@@ -27,7 +27,8 @@ LIMIT_BYTES = 1_048_576
 
 _LOAD, _WARM_UP = "moorage_server_model_load_seconds", "moorage_server_warm_up_seconds"
 _SPEED, _MOST_SPEEDS = "moorage_server_forward_rows_per_second", 24
-_FAILED, _MOST_FAILED = "moorage_server_model_failed", 64
+_FAILED = "moorage_server_model_failed"
+_LONGEST = 63
 _SENSIBLE = 1e12
 _NOTHING: Mapping[str, ServerTimes] = MappingProxyType({})
 
@@ -36,7 +37,8 @@ Url = Callable[[dict[str, Any]], str]
 
 def metrics_url(pod: dict[str, Any]) -> str:
     address = pod["status"]["podIP"]
-    return f"http://{f'[{address}]' if ':' in address else address}:{METRICS_PORT}/metrics"
+    wanted = "&".join(f"name[]={name}" for name in (_LOAD, _WARM_UP, _SPEED, _FAILED))
+    return f"http://{f'[{address}]' if ':' in address else address}:{METRICS_PORT}/metrics?{wanted}"
 
 
 class Servers:
@@ -99,16 +101,18 @@ def _times(text: str) -> ServerTimes | None:
             if 0 <= sample.value < _SENSIBLE
         ]
         speeds = sorted((int(sample.labels["rows"]), sample.value) for sample in samples if sample.name == _SPEED)
-        failed = sorted(
-            (sample.labels["model"], sample.labels["reason"])
+        models = {sample.labels.get("model") for sample in samples if sample.name == _SPEED}
+        # By name: what comes out of a pod is not always what should.
+        failed = {
+            sample.labels["model"]: sample.labels["reason"][:_LONGEST]
             for sample in samples
-            if sample.name == _FAILED and sample.value
-        )
+            if sample.name == _FAILED and sample.value and len(sample.labels["model"]) <= _LONGEST
+        }
     except (ValueError, KeyError):  # not metrics, or not these
         return None
     found = {sample.name: sample.value for sample in samples}
     if _LOAD not in found:
         return None
-    if len({rows for rows, _ in speeds}) < len(speeds):  # of several models, which have no speed together
-        speeds = []
-    return ServerTimes(found[_LOAD], found.get(_WARM_UP), tuple(speeds[:_MOST_SPEEDS]), tuple(failed[:_MOST_FAILED]))
+    # Several models have no speed together.
+    together = tuple(speeds[:_MOST_SPEEDS]) if len(models) == 1 else ()
+    return ServerTimes(found[_LOAD], found.get(_WARM_UP), together, tuple(sorted(failed.items())[:MOST_FAILED]))

@@ -97,12 +97,13 @@ class Serving:
         current, told = newest(deployment, replica_sets), md.status.get("coldStart")
         if cold_start.complete(told, current):
             self._servers.leave(key)
-        begun = cold_start.begun(told, current)
-        if settled(md, deployment) and begun and not self._servers.told(key):
+        # Of several models nothing else tells which could be loaded.
+        several = bool(md.spec.runtime.models)
+        enough = cold_start.complete(told, current) if several else cold_start.begun(told, current)
+        if settled(md, deployment) and enough and not self._servers.told(key):
             return replica_sets, []
         pods = [pod for found in replica_sets for pod in self._store.controlled_by(found["metadata"]["uid"])]
-        if not begun and current is not None:
-            # Of several models nothing else tells which could be loaded.
-            tries = 3 if md.spec.runtime.models else 1
+        if not enough and current is not None:
+            tries = 3 if several else 1
             self._servers.ask(key, [pod for pod in pods if controller_uid(pod) == current["metadata"]["uid"]], tries)
         return replica_sets, pods

@@ -19,6 +19,7 @@ Object = dict[str, Any]
 
 _TIME = re.compile(r"^(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)")
 _FETCH = "fetch"
+MOST_FAILED = 64
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ServerTimes:
     speeds: tuple[tuple[int, float], ...] = ()
     """Rows a second of the model alone, by the size of a batch."""
     failed: tuple[tuple[str, str], ...] = ()
-    """Of several models those that it could not load, each with the reason."""
+    """Of several models those that it could not load, each with the reason; MOST_FAILED at most."""
 
 
 def compute(

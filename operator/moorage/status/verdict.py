@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moorage.api.facts import Waiting
+from moorage.status import cold_start
 from moorage.status.finding import Finding
 from moorage.status.observed import ServingObserved
 from moorage.status.refused import refusal
@@ -107,9 +108,10 @@ def _several_loaded(models: int, ladder: dict[str, Any] | None) -> Text:
     reasons = {reason for _, reason in failed}
     told = ", ".join(f"{name} ({reason})" for name, reason in failed[:10])
     more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
+    least = "at least " if len(failed) == cold_start.MOST_FAILED else ""
     message = (
-        f"{len(failed)} of {models} models could not be loaded when {ladder['pod']} started: {told}{more}; its log and "
-        "its repository index have the server's words"
+        f"{least}{len(failed)} of {models} models could not be loaded when {ladder['pod']} started: {told}{more}; its "
+        "log and its repository index have the server's words"
     )
     return "False", reasons.pop() if len(reasons) == 1 else "SomeNotLoaded", message
 

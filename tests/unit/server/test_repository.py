@@ -1,12 +1,15 @@
 """Several models in one server: each is asked by its name, comes when it is asked for, and leaves for others."""
 
 import asyncio
+import gc
 import json
+import math
 import shutil
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import numpy as np
@@ -14,6 +17,13 @@ import pytest
 import torch
 import tritonclient.grpc as grpc
 from torch import Tensor, nn
+
+from moorage_server.engine import Stopped
+from moorage_server.failures import StartupError
+from moorage_server.metrics import Metrics
+from moorage_server.repository import Repository
+from moorage_server.settings import Settings, Source
+from moorage_server.signature import Array, Dim, Signature, TensorSpec
 
 from .conftest import Server, Start, export, fp32
 
@@ -171,6 +181,8 @@ def test_what_was_used_longest_ago_makes_room(tight: Server) -> None:
         assert there(client) == {"plus-1", "plus-3"}
         assert client.get("/v2/models/plus-4").json()["name"] == "plus-4", "to tell of itself it has to be there"
         assert there(client) == {"plus-3", "plus-4"}
+        assert client.get("/v2/models/plus-1").json()["name"] == "plus-1", "it was"
+        assert there(client) == {"plus-3", "plus-4"}
     metrics = tight.metrics()
     assert metrics['moorage_server_model_evictions_total{model="plus-2",version="1"}'] == 1
     assert metrics['moorage_server_model_memory_bytes{model="plus-2",version="1"}'] == 0
@@ -185,7 +197,8 @@ def test_unloading_and_loading_by_hand(tight: Server) -> None:
         assert client.post("/v2/repository/models/plus-4/load").status_code == 200
         assert there(client) == {"plus-2", "plus-4"}
         assert answered(ask(client, "plus-1")) == 2, "a request brings back what was unloaded"
-        assert client.post("/v2/repository/models/other/load").status_code == 404
+        refused = client.post("/v2/repository/models/other/load")
+        assert (refused.status_code, refused.json()["error"][:22]) == (404, "unknown model 'other';")
     with grpc.InferenceServerClient(f"127.0.0.1:{tight.ports['http']}") as by_grpc:
         by_grpc.unload_model("plus-1")
         by_grpc.load_model("plus-2")
@@ -259,33 +272,159 @@ async def test_a_client_that_leaves_while_its_model_loads(tight: Server) -> None
     assert tight.metrics()["moorage_server_requests_in_flight"] == 0
 
 
-def test_what_leaves_gives_its_memory_back(start_server: Start, tmp_path: Path) -> None:
-    """Twenty times 64 MiB come and go."""
+class Large(nn.Module):
+    """Of 64 MiB."""
 
-    class Large(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.rand(16 * MIB))
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(16 * MIB))
 
-        def forward(self, x: Tensor) -> Tensor:
-            return x + self.weight[0]
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.weight[0]
 
-    export(Large(), (torch.randn(4, 2),), tmp_path / "large")
+
+class Images(nn.Module):
+    """Of 19 MiB, and of convolutions, which are fused for the processor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(512, 512, 3), nn.ReLU(), nn.Conv2d(512, 512, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).flatten(1)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("model", "shape", "mib"), [(Large, (2,), 64), (Images, (512, 4, 4), 19)])
+def test_what_leaves_gives_its_memory_back(
+    start_server: Start, tmp_path: Path, model: type[nn.Module], shape: tuple[int, ...], mib: int
+) -> None:
+    export(model(), (torch.randn(4, *shape),), tmp_path / "large")
     server = start_server(tmp_path, MOORAGE_MODELS=listed("large"))
+    numbers = [0.5] * math.prod(shape)
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, *shape], "data": numbers}]}
 
     def resident() -> float:
         return server.metrics()["process_resident_memory_bytes"] / MIB
 
     with httpx.Client(base_url=server.url, timeout=60) as client:
-        loaded, first = resident(), 0.0
-        for turn in range(20):
-            client.post("/v2/repository/models/large/unload")
-            first = first or resident()
-            ask(client, "large")
-            assert turn or loaded - first > 48
-        client.post("/v2/repository/models/large/unload")
-        assert resident() - first < 32
+        unloaded = []
+        for _ in range(8):
+            assert client.post("/v2/models/large/infer", json=body).status_code == 200
+            assert client.post("/v2/repository/models/large/unload").status_code == 200
+            unloaded.append(resident())
+        # The first lives leave what every later one uses again.
+        assert unloaded[-1] - unloaded[1] < mib
     assert server.terminate() == 0
+
+
+# In this process: what takes turns that no client could bring about.
+
+
+class Known:
+    """A model that is there at once."""
+
+    signature = Signature((TensorSpec("x", "FP32", (Dim(-1, "b"),)),), (TensorSpec("y", "FP32", (Dim(-1, "b"),)),))
+    device, warm_up_seconds, bytes = "cpu", 0.0, 1
+    batch_seconds: ClassVar[dict[int, float]] = {64: 0.001}
+
+    def run(self, inputs: list[Array]) -> list[Array]:
+        return inputs
+
+
+class World:
+    def __init__(self, budget: int = 0, **failures: Exception) -> None:
+        self.loads: list[str] = []
+        self.failures = failures
+        sources = tuple(Source(Path("/nowhere"), name) for name in "abc")
+        settings = Settings(sources, repository=True, memory_budget_bytes=budget)
+        self.repository = Repository(settings, Metrics(), self.load)
+        self.entries = self.repository.entries
+        self.told: list[tuple[str, Exception | None]] = []
+
+    def load(self, source: Source) -> Any:
+        self.loads.append(source.name)
+        if failure := self.failures.get(source.name):
+            raise failure
+        return Known()
+
+    def want(self, name: str, who: object = None) -> None:
+        self.repository.want(self.entries[name], who or object(), lambda failed: self.told.append((name, failed)))
+
+    async def rest(self) -> None:
+        assert self.repository._worker is not None
+        await asyncio.wait({self.repository._worker}, timeout=30)
+
+
+async def empty(**failures: Exception) -> World:
+    """Ready, with nothing in memory."""
+    world = World(**failures)
+    await world.repository.start()
+    for entry in world.entries.values():
+        await world.repository.unload(entry)
+    world.loads.clear()
+    return world
+
+
+async def test_nothing_is_loaded_for_who_has_left() -> None:
+    world = await empty()
+    world.want("a")
+    world.want("b", "somebody")
+    world.repository.forget(world.entries["b"], "somebody")
+    await world.rest()
+    assert (world.loads, world.told) == (["a"], [("a", None)])
+    world.want("b")
+    await world.rest()
+    assert world.told[1:] == [("b", None)]
+
+
+async def test_who_cannot_be_told_is_not_the_trouble_of_others() -> None:
+    world = await empty()
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context["exception"]))
+    world.repository.want(world.entries["a"], object(), lambda failed: 1 / 0)
+    world.want("a")
+    world.want("b")
+    await world.rest()
+    assert world.told == [("a", None), ("b", None)]
+    assert [type(one) for one in complaints] == [ZeroDivisionError]
+
+
+async def test_a_device_that_breaks_while_a_model_loads_ends_the_server() -> None:
+    world = await empty()
+    world.failures["a"] = StartupError("DeviceUnavailable", "it broke", 1)
+    world.want("a")
+    with pytest.raises(StartupError, match="it broke"):
+        await world.repository.broken
+    assert [(name, str(failed)) for name, failed in world.told] == [
+        ("a", "'a' cannot be loaded: DeviceUnavailable: it broke")
+    ]
+
+
+async def test_who_asks_after_the_end_is_told() -> None:
+    world = await empty()
+    world.repository.stop()
+    with pytest.raises(Stopped):
+        world.want("a")
+    assert world.loads == []
+
+
+async def test_what_could_not_be_loaded_leaves_nothing_in_memory() -> None:
+    class Part:
+        """Of a model that breaks half way."""
+
+    parts: list[weakref.ref[Part]] = []
+
+    def break_half_way(source: Source) -> Any:
+        part = Part()
+        parts.append(weakref.ref(part))
+        raise StartupError("LoadFailed", "half way")
+
+    world = await empty()
+    world.repository._load = break_half_way
+    world.want("a")
+    await world.rest()
+    gc.collect()
+    assert [part() for part in parts] == [None]
 
 
 @pytest.mark.parametrize(
@@ -305,9 +444,6 @@ def test_what_leaves_gives_its_memory_back(start_server: Start, tmp_path: Path) 
     ],
 )
 def test_a_list_that_makes_no_sense_is_told(models: str, words: str) -> None:
-    from moorage_server.failures import StartupError
-    from moorage_server.settings import Settings
-
     env: dict[str, Any] = {"MOORAGE_MODEL_PATH": "/models", "MOORAGE_MODELS": models}
     with pytest.raises(StartupError) as refused:
         Settings.from_env(env)
