@@ -39,6 +39,9 @@ bench-operator: .venv/ready ## 1,000 resources (BENCH_N; BENCH_PODS=0) made, cha
 bench-server: .venv/ready ## the torch server on one core: requests, latency, CPU, memory, against two limits and other servers
 	@PYTHONPATH=images/torch:tests $(PY) -m bench.server
 
+bench-repository: .venv/ready ## many small models in one torch server, against one model in a server like it
+	@PYTHONPATH=images/torch:tests $(PY) -m bench.repository
+
 soak: .venv/ready ## an hour (SOAK_MINUTES) of steady change: nothing may grow, nothing may be left
 	@$(PY) -m bench.soak
 
@@ -66,4 +69,4 @@ cluster-status: .venv/ready ## what runs
 	@VIRTUAL_ENV=.venv $(UV) pip install -q --no-deps -e .
 	@touch $@
 
-.PHONY: help demo test test-fast lint crds docs record bench-operator bench-server soak cluster-up cluster-down cluster-status
+.PHONY: help demo test test-fast lint crds docs record bench-operator bench-server bench-repository soak cluster-up cluster-down cluster-status

@@ -3,9 +3,10 @@
 import json
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bench import usage
 from cluster.packages import Package, require
@@ -19,6 +20,11 @@ local file = io.open(os.getenv("BENCH_BODY"), "rb")
 wrk.method, wrk.body = "POST", file:read("*a")
 file:close()
 for name, value in string.gmatch(os.getenv("BENCH_HEADERS"), "([^:\\n]+): ([^\\n]+)") do wrk.headers[name] = value end
+local paths, turn = {}, 0
+for path in string.gmatch(os.getenv("BENCH_PATHS"), "[^\n]+") do paths[#paths + 1] = path end
+if #paths > 1 then
+  function request() turn = turn % #paths + 1; return wrk.format(nil, paths[turn]) end
+end
 function done(summary, latency, requests)
   local errors = summary.errors
   io.stderr:write(string.format(
@@ -44,15 +50,26 @@ class Run:
     memory_mib: float
 
 
-def load(pid: int, url: str, body: bytes, headers: Mapping[str, str], *, connections: int, seconds: float = 5) -> Run:
-    """After a second to warm up. `refused`: answers that were no success; `broken`: no answers."""
+def load(
+    pid: int,
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    connections: int,
+    seconds: float = 5,
+    others: Sequence[str] = (),
+) -> Run:
+    """After a second to warm up. `refused`: answers that were no success; `broken`: no answers. `others`: URLs of the
+    same server that are asked in turn with it."""
     require((Package("wrk", "wrk"),), Progress())
     with tempfile.TemporaryDirectory() as folder:
         script, content = Path(folder, "script.lua"), Path(folder, "body")
         script.write_text(SCRIPT)
         content.write_bytes(body)
         told = "\n".join(f"{name}: {value}" for name, value in headers.items())
-        environment = {"BENCH_BODY": str(content), "BENCH_HEADERS": told, "PATH": "/usr/bin:/bin"}
+        paths = "\n".join(urlsplit(one).path for one in (url, *others))
+        environment = {"BENCH_BODY": str(content), "BENCH_HEADERS": told, "BENCH_PATHS": paths, "PATH": "/usr/bin:/bin"}
 
         def run(for_seconds: float) -> dict[str, float]:
             argv = [

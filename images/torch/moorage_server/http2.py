@@ -15,21 +15,49 @@ from urllib.parse import quote
 from hpack import Decoder
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 
-from .messages import CLIENT_GONE, EACH_HEADER, FOREVER, HEAD_BYTES, LINGER_SECONDS
+from .frames import (
+    ACCEPTS,
+    ACK,
+    CALL_WINDOW,
+    CALLS,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME,
+    FRAME_BYTES,
+    GO_AWAY,
+    HEAD_LIST,
+    HEADERS,
+    MOST,
+    NO_TABLE,
+    OK_HEAD,
+    OK_TRAILERS,
+    PADDED,
+    PING,
+    PRIORITISED,
+    PRIORITY,
+    PROMISE,
+    PUSH,
+    RESET,
+    SETTINGS,
+    WINDOW,
+    Broken,
+    Code,
+    Head,
+    Reset,
+    check_dependency,
+    frame,
+    literal,
+    unpadded,
+)  # fmt: skip
+from .messages import CLIENT_GONE, FOREVER, HEAD_BYTES, LINGER_SECONDS
 from .unpack import Unreadable, unpacked
 
 if TYPE_CHECKING:
     from .door import Door
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-_FRAME = struct.Struct(">HBBBI")  # length (16 + 8 bits), type, flags, stream
-_DATA, _HEADERS, _PRIORITY, _RESET, _SETTINGS, _PROMISE, _PING, _GO_AWAY, _WINDOW, _CONTINUATION = range(10)
-_END_STREAM = _ACK = 0x1
-_END_HEADERS, _PADDED, _PRIORITISED = 0x4, 0x8, 0x20
-_NO_ERROR, _PROTOCOL, _INTERNAL, _FLOW, _, _CLOSED, _SIZE, _REFUSED, _CANCEL, _COMPRESSION, _, _CALM = range(12)
-_HEADER_TABLE, _PUSH, _CALLS, _CALL_WINDOW, _FRAME_BYTES, _HEAD_LIST = range(1, 7)
-_MOST = 2**31 - 1
 
 _MAX_CALLS = 1024
 _MAX_FRAME, _MAX_FRAME_SENT = 16 * 1024, 64 * 1024
@@ -41,10 +69,6 @@ _EFFORT, _EFFORT_OF_MESSAGE, _SAVED = 1000, 8, 16_384
 _AGE_SECONDS = 5.0
 _SOON = 1.0  # a client that does not answer has heard it by then, too
 _LAST = b"moorage."  # the ping after which a client has heard that it is to call elsewhere
-
-# Those of a connection, which HTTP/2 does not have.
-_FORBIDDEN = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
-_PSEUDO = {b":method", b":scheme", b":path", b":authority"}
 
 # gRPC's codes, as far as the transport gives them: https://grpc.io/docs/guides/status-codes
 DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 4, 8, 12, 13, 14
@@ -67,34 +91,6 @@ class Calls(Protocol):
 
     def leaving(self, call: "Call") -> None:
         """The server wants to go; a call that asks for nothing should be finished."""
-
-
-class Head:
-    """Of a call; `malformed` says what is wrong with it."""
-
-    __slots__ = ("headers", "length", "malformed", "method", "path", "plain", "size")
-
-    def __init__(self, fields: "list[tuple[bytes, bytes]]") -> None:
-        self.headers: dict[bytes, bytes] = {}
-        self.size = sum([len(name) + len(value) + EACH_HEADER for name, value in fields])
-        self.malformed = ""
-        pseudo: dict[bytes, bytes] = {}
-        for name, value in fields:
-            if name.startswith(b":"):
-                if self.headers or name in pseudo or name not in _PSEUDO:
-                    self.malformed = "a pseudo-header that is unknown, late or there twice"
-                pseudo[name] = value
-            else:
-                if name != name.lower() or name in _FORBIDDEN or (name == b"te" and value != b"trailers"):
-                    self.malformed = "a header that HTTP/2 does not have"
-                self.headers[name] = value
-        if not all(pseudo.get(name) for name in (b":method", b":scheme", b":path")):
-            self.malformed = self.malformed or "no method, scheme or path"
-        self.method, self.path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
-        self.plain = not pseudo
-        """As the head that ends a call has to be."""
-        length = self.headers.get(b"content-length", b"")
-        self.length = int(length) if length.isdigit() and len(length) < 19 else -1
 
 
 class Call:
@@ -149,46 +145,6 @@ class Call:
         return self._debts.popleft() if self._debts else 0
 
 
-class _Broken(Exception):
-    """The connection is of no more use."""
-
-    def __init__(self, code: int, why: str) -> None:
-        self.code, self.why = code, why
-
-
-class _Reset(Exception):
-    """A call is of no more use."""
-
-    def __init__(self, id: int, code: int) -> None:
-        self.id, self.code = id, code
-
-
-def _frame(kind: int, flags: int, id: int, payload: bytes = b"") -> bytes:
-    size = len(payload)
-    return _FRAME.pack(size >> 8, size & 0xFF, kind, flags, id) + payload
-
-
-def _literal(name: bytes, value: bytes) -> bytes:
-    """A header in HPACK, out of no table and into none (RFC 7541, 6.2.2)."""
-    return b"\0" + _string(name) + _string(value)
-
-
-def _string(value: bytes) -> bytes:
-    size = len(value)
-    if size < 127:
-        return bytes((size,)) + value
-    prefix, size = b"\x7f", size - 127
-    while size > 127:
-        prefix, size = prefix + bytes((size & 0x7F | 0x80,)), size >> 7
-    return prefix + bytes((size,)) + value
-
-
-_OK_HEAD = b"\x88" + _literal(b"content-type", b"application/grpc")  # 0x88: status 200, out of HPACK's fixed table
-_ACCEPTS = _literal(b"grpc-accept-encoding", b"identity, deflate, gzip")
-_OK_TRAILERS = _literal(b"grpc-status", b"0")
-_NO_TABLE = b"\x20"  # we remember no headers: whatever a client's limit is, it is kept
-
-
 class Connection(asyncio.Protocol):
     """A client. The HTTP/1.1 of its port has seen by its first bytes that it speaks HTTP/2, and hands it over."""
 
@@ -209,7 +165,7 @@ class Connection(asyncio.Protocol):
         self._heads: dict[bytes, Head] = {}  # by the blocks that bring them, while the table stays as it is
         self._their_window, self._call_window, self._max_frame = 65535, 65535, 16384
         self._room, self._effort, self._effort_since = _CONNECTION_WINDOW_BYTES, 0, 0.0
-        self._first_block = _NO_TABLE
+        self._first_block = NO_TABLE
         self._out: list[bytes] = []
         self._flushing = self._blocked = self._gone = False
         self._pinged: float | None = None
@@ -223,12 +179,12 @@ class Connection(asyncio.Protocol):
         transport.set_protocol(self)
         own = struct.pack(
             ">HIHIHI",
-            *(_CALLS, _MAX_CALLS),
-            *(_CALL_WINDOW, _WINDOW_BYTES),
-            *(_HEAD_LIST, HEAD_BYTES),
+            *(CALLS, _MAX_CALLS),
+            *(CALL_WINDOW, _WINDOW_BYTES),
+            *(HEAD_LIST, HEAD_BYTES),
         )
         wider = _CONNECTION_WINDOW_BYTES - 65535
-        self._write(_frame(_SETTINGS, 0, 0, own), _frame(_WINDOW, 0, 0, wider.to_bytes(4, "big")))
+        self._write(frame(SETTINGS, 0, 0, own), frame(WINDOW, 0, 0, wider.to_bytes(4, "big")))
         self.data_received(data)
 
     # From the transport.
@@ -238,11 +194,11 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._feed(self._buffer + data if self._buffer else data)
-        except _Broken as broken:
+        except Broken as broken:
             self._end(broken.code, broken.why)
         except Exception as failed:
             self._door.broke(failed)
-            self._end(_INTERNAL, "the server failed on this connection; its log says why")
+            self._end(Code.INTERNAL, "the server failed on this connection; its log says why")
         self._rest()
 
     def eof_received(self) -> None:
@@ -272,23 +228,23 @@ class Connection(asyncio.Protocol):
         at, end = 0, len(data)
         if not self._preface:
             if not data.startswith(PREFACE[: min(end, len(PREFACE))]):
-                raise _Broken(_PROTOCOL, "this is no HTTP/2")
+                raise Broken(Code.PROTOCOL, "this is no HTTP/2")
             if end < len(PREFACE):
                 self._buffer = data
                 return
             self._preface, at = True, len(PREFACE)
         while end - at >= 9:
-            high, low, kind, flags, id = _FRAME.unpack_from(data, at)
-            size, id = high << 8 | low, id & _MOST
+            high, low, kind, flags, id = FRAME.unpack_from(data, at)
+            size, id = high << 8 | low, id & MOST
             if size > _MAX_FRAME:
-                raise _Broken(_SIZE, f"a frame is larger than {_MAX_FRAME} bytes")
+                raise Broken(Code.SIZE, f"a frame is larger than {_MAX_FRAME} bytes")
             start = at + 9
             if end - start < size:
                 break
             at = start + size
             try:
                 self._frame(kind, flags, id, data, start, at)
-            except _Reset as reset:
+            except Reset as reset:
                 self._charge()
                 self._refuse(reset.id, reset.code)
             if self._gone:
@@ -296,50 +252,50 @@ class Connection(asyncio.Protocol):
         self._buffer = data[at:]
 
     def _frame(self, kind: int, flags: int, id: int, data: bytes, start: int, end: int) -> None:
-        if self._block is not None and (kind != _CONTINUATION or id != self._block[0]):
-            raise _Broken(_PROTOCOL, "a head was not continued")
+        if self._block is not None and (kind != CONTINUATION or id != self._block[0]):
+            raise Broken(Code.PROTOCOL, "a head was not continued")
         if not self._settled:
-            if kind != _SETTINGS or flags & _ACK:
-                raise _Broken(_PROTOCOL, "settings must come first")
+            if kind != SETTINGS or flags & ACK:
+                raise Broken(Code.PROTOCOL, "settings must come first")
             self._settled = True
-        if kind == _DATA:
+        if kind == DATA:
             self._data(id, flags, data, start, end)
             return
         payload = data[start:end]
-        if kind == _WINDOW:
+        if kind == WINDOW:
             if not self._untaken:  # else it brings an answer on its way
                 self._charge()
             self._window(id, payload)
             return
         self._charge(1 + (end - start) // 64)
-        if kind == _HEADERS:
-            self._headers(id, flags, _unpadded(data, start, end, flags))
-        elif kind == _PING:
+        if kind == HEADERS:
+            self._headers(id, flags, unpadded(data, start, end, flags))
+        elif kind == PING:
             self._ping(id, flags, payload)
-        elif kind == _SETTINGS:
+        elif kind == SETTINGS:
             self._set(id, flags, payload)
-        elif kind == _RESET:
+        elif kind == RESET:
             self._reset_by_client(id, payload)
-        elif kind == _CONTINUATION:
+        elif kind == CONTINUATION:
             self._continue(flags, payload)
-        elif kind == _PRIORITY:
+        elif kind == PRIORITY:
             if not id:
-                raise _Broken(_PROTOCOL, "a priority of the connection")
+                raise Broken(Code.PROTOCOL, "a priority of the connection")
             if len(payload) != 5:
-                raise _Reset(id, _SIZE)
-            _check_dependency(id, payload)
-        elif kind == _GO_AWAY:
+                raise Reset(id, Code.SIZE)
+            check_dependency(id, payload)
+        elif kind == GO_AWAY:
             if id:
-                raise _Broken(_PROTOCOL, "a call cannot go away")
-        elif kind == _PROMISE:
-            raise _Broken(_PROTOCOL, "a client must not push")
+                raise Broken(Code.PROTOCOL, "a call cannot go away")
+        elif kind == PROMISE:
+            raise Broken(Code.PROTOCOL, "a client must not push")
 
     def _charge(self, effort: int = 1) -> None:
         self._effort += effort
         if self._effort > _EFFORT:
             now = self._loop.time()
             if now - self._effort_since < 1:
-                raise _Broken(_CALM, "too many frames that bring nothing")
+                raise Broken(Code.CALM, "too many frames that bring nothing")
             self._effort, self._effort_since = 0, now
 
     def _earn(self, effort: int) -> None:
@@ -347,28 +303,28 @@ class Connection(asyncio.Protocol):
 
     def _headers(self, id: int, flags: int, payload: bytes) -> None:
         if not id & 1:
-            raise _Broken(_PROTOCOL, "a client's calls have odd numbers")
-        if flags & _PRIORITISED:
+            raise Broken(Code.PROTOCOL, "a client's calls have odd numbers")
+        if flags & PRIORITISED:
             if len(payload) < 5:
-                raise _Broken(_SIZE, "a head without its priority")
+                raise Broken(Code.SIZE, "a head without its priority")
             dependency, payload = payload[:5], payload[5:]
         else:
             dependency = b""
-        if flags & _END_HEADERS:
+        if flags & END_HEADERS:
             self._head(id, flags, payload)
         else:
             self._block = (id, flags, bytearray(payload), self._loop.time())
         if dependency:
-            _check_dependency(id, dependency)
+            check_dependency(id, dependency)
 
     def _continue(self, flags: int, payload: bytes) -> None:
         if self._block is None:
-            raise _Broken(_PROTOCOL, "nothing is to be continued")
+            raise Broken(Code.PROTOCOL, "nothing is to be continued")
         id, first_flags, block, _ = self._block
         block += payload
         if len(block) > HEAD_BYTES:
-            raise _Broken(_CALM, f"a head is larger than {HEAD_BYTES} bytes")
-        if flags & _END_HEADERS:
+            raise Broken(Code.CALM, f"a head is larger than {HEAD_BYTES} bytes")
+        if flags & END_HEADERS:
             self._block = None
             self._head(id, first_flags, bytes(block))
 
@@ -381,14 +337,14 @@ class Connection(asyncio.Protocol):
         if id <= self._last:
             if id in self._reset:
                 return
-            raise _Broken(_CLOSED, "a call has ended already")
+            raise Broken(Code.CLOSED, "a call has ended already")
         self._last = id
         if head.malformed:
-            raise _Reset(id, _PROTOCOL)
+            raise Reset(id, Code.PROTOCOL)
         if self._leaving or len(self._calls) >= _MAX_CALLS:
-            raise _Reset(id, _REFUSED)
+            raise Reset(id, Code.REFUSED)
         call = self._calls[id] = Call(self, id, head, self._call_window, self._limits.body_bytes)
-        call.ended_in = bool(flags & _END_STREAM)
+        call.ended_in = bool(flags & END_STREAM)
         self._hold(call, head.size)
         self._app.began(call)
         if id not in self._calls:
@@ -404,9 +360,9 @@ class Connection(asyncio.Protocol):
         try:
             head = Head([(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)])
         except OversizedHeaderListError:
-            raise _Broken(_CALM, f"a head is larger than {HEAD_BYTES} bytes") from None
+            raise Broken(Code.CALM, f"a head is larger than {HEAD_BYTES} bytes") from None
         except (HPACKError, IndexError) as error:
-            raise _Broken(_COMPRESSION, f"a head cannot be read: {error}") from None
+            raise Broken(Code.COMPRESSION, f"a head cannot be read: {error}") from None
         table = self._decoder.header_table.dynamic_entries
         if len(table) != count or (table and table[0] is not first):
             self._heads.clear()
@@ -416,40 +372,40 @@ class Connection(asyncio.Protocol):
 
     def _their_trailers(self, call: Call, head: Head, flags: int) -> None:
         if call.ended_in:
-            raise _Reset(call.id, _CLOSED)
-        if not flags & _END_STREAM or not head.plain:
-            raise _Reset(call.id, _PROTOCOL)
+            raise Reset(call.id, Code.CLOSED)
+        if not flags & END_STREAM or not head.plain:
+            raise Reset(call.id, Code.PROTOCOL)
         self._ended(call)
 
     def _data(self, id: int, flags: int, data: bytes, start: int, end: int) -> None:
         size = end - start
         self._room -= size
         if self._room < 0:
-            raise _Broken(_FLOW, "more than the window of the connection")
+            raise Broken(Code.FLOW, "more than the window of the connection")
         if self._room < _CONNECTION_WINDOW_BYTES // 2:
             more = _CONNECTION_WINDOW_BYTES - self._room
             self._room = _CONNECTION_WINDOW_BYTES
-            self._write(_frame(_WINDOW, 0, 0, more.to_bytes(4, "big")))
+            self._write(frame(WINDOW, 0, 0, more.to_bytes(4, "big")))
         call = self._calls.get(id)
         if call is None:
             if not id or id > self._last:
-                raise _Broken(_PROTOCOL, "data of no call")
+                raise Broken(Code.PROTOCOL, "data of no call")
             if id in self._reset:
                 self._charge()
                 return
-            raise _Reset(id, _CLOSED)
+            raise Reset(id, Code.CLOSED)
         if call.ended_in:
-            raise _Reset(id, _CLOSED)
+            raise Reset(id, Code.CLOSED)
         call.room -= size
         if call.room < 0:
-            raise _Reset(id, _FLOW)
-        if flags & _PADDED:
-            body = _unpadded(data, start, end, flags)
+            raise Reset(id, Code.FLOW)
+        if flags & PADDED:
+            body = unpadded(data, start, end, flags)
             self._grant(call, size - len(body))
         else:
             body = data[start:end]
         call.received += len(body)
-        call.ended_in = bool(flags & _END_STREAM)
+        call.ended_in = bool(flags & END_STREAM)
         if not body and not call.ended_in:
             self._charge()
         if not call.finished and not call.deaf:
@@ -520,7 +476,7 @@ class Connection(asyncio.Protocol):
             return  # what is left of its answer is on its way
         self._late.pop(call.id, None)
         if call.head.length >= 0 and call.head.length != call.received:
-            raise _Reset(call.id, _PROTOCOL)
+            raise Reset(call.id, Code.PROTOCOL)
         if call.buffer:
             self._turn_away(call, INTERNAL, 400, "a message is cut short")
         else:
@@ -533,15 +489,15 @@ class Connection(asyncio.Protocol):
         head = b""
         if not call.started:
             call.started = True
-            head = _frame(_HEADERS, _END_HEADERS, call.id, self._opened(_OK_HEAD + _ACCEPTS))
+            head = frame(HEADERS, END_HEADERS, call.id, self._opened(OK_HEAD + ACCEPTS))
         size = len(message) + 5
         self._earn(size // 4096)  # a client says of each few kilobytes that it has them
         whole = not call.out and size <= self._max_frame and size <= call.window and size <= self._their_window
         if whole:
             call.window -= size
             self._their_window -= size
-            frame = _FRAME.pack(size >> 8, size & 0xFF, _DATA, 0, call.id)
-            self._write(head, frame, b"\0", (size - 5).to_bytes(4, "big"), message)
+            begin = FRAME.pack(size >> 8, size & 0xFF, DATA, 0, call.id)
+            self._write(head, begin, b"\0", (size - 5).to_bytes(4, "big"), message)
             self._give_back(call)
         else:
             if head:
@@ -551,22 +507,22 @@ class Connection(asyncio.Protocol):
 
     def finish(self, call: Call, code: int, message: str) -> None:
         call.finished = True
-        block = b"" if call.started else self._opened(_OK_HEAD)
+        block = b"" if call.started else self._opened(OK_HEAD)
         call.started = True
         if code:
-            block += _literal(b"grpc-status", str(code).encode())
+            block += literal(b"grpc-status", str(code).encode())
             # At most 1 KiB, so that every client takes it; percent-encoded as gRPC has it.
-            block += _literal(b"grpc-message", quote(message, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}~")[:1024].encode())
+            block += literal(b"grpc-message", quote(message, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}~")[:1024].encode())
         else:
-            block += _OK_TRAILERS
-        self._close(call, _frame(_HEADERS, _END_HEADERS | _END_STREAM, call.id, block))
+            block += OK_TRAILERS
+        self._close(call, frame(HEADERS, END_HEADERS | END_STREAM, call.id, block))
 
     def answer_plainly(self, call: Call, status: int, text: str) -> None:
         call.finished = call.started = True
-        head = _literal(b":status", str(status).encode()) + _literal(b"content-type", b"text/plain")
-        self._write(_frame(_HEADERS, _END_HEADERS, call.id, self._opened(head)))
+        head = literal(b":status", str(status).encode()) + literal(b"content-type", b"text/plain")
+        self._write(frame(HEADERS, END_HEADERS, call.id, self._opened(head)))
         self._wait(call, text.encode())
-        self._close(call, _frame(_DATA, _END_STREAM, call.id))
+        self._close(call, frame(DATA, END_STREAM, call.id))
 
     def _opened(self, block: bytes) -> bytes:
         """An answer's head; the first of a connection says how much we remember."""
@@ -586,7 +542,7 @@ class Connection(asyncio.Protocol):
     def _last_frame(self, call: Call) -> None:
         self._write(call.trailers)
         if not call.ended_in:  # it need not send the rest
-            self._say_reset(call.id, _NO_ERROR)
+            self._say_reset(call.id, Code.NO_ERROR)
         self._forget(call)
 
     def _wait(self, call: Call, part: bytes) -> None:
@@ -615,7 +571,7 @@ class Connection(asyncio.Protocol):
             call.window -= len(part)
             self._their_window -= len(part)
             self._taken(call, len(part))
-            self._write(_frame(_DATA, 0, call.id, part))
+            self._write(frame(DATA, 0, call.id, part))
         self._untaken.pop(call.id, None)
         if call.trailers:
             self._last_frame(call)
@@ -632,11 +588,11 @@ class Connection(asyncio.Protocol):
 
     def _window(self, id: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise _Broken(_SIZE, "a window of another size than four bytes")
-        more = int.from_bytes(payload, "big") & _MOST
+            raise Broken(Code.SIZE, "a window of another size than four bytes")
+        more = int.from_bytes(payload, "big") & MOST
         if not id:
-            if not more or self._their_window + more > _MOST:
-                raise _Broken(_FLOW if more else _PROTOCOL, "a window that cannot be")
+            if not more or self._their_window + more > MOST:
+                raise Broken(Code.FLOW if more else Code.PROTOCOL, "a window that cannot be")
             self._their_window += more
             for waiting in list(self._starved.values()):
                 if self._their_window <= 0:
@@ -645,25 +601,25 @@ class Connection(asyncio.Protocol):
                 self._push(waiting)
             return
         if id > self._last:
-            raise _Broken(_PROTOCOL, "a window of no call")
+            raise Broken(Code.PROTOCOL, "a window of no call")
         call = self._calls.get(id)
         if not more:
-            raise _Reset(id, _PROTOCOL)
+            raise Reset(id, Code.PROTOCOL)
         if call is None:
             return
-        if call.window + more > _MOST:
-            raise _Reset(id, _FLOW)
+        if call.window + more > MOST:
+            raise Reset(id, Code.FLOW)
         call.window += more
         if call.out:
             self._push(call)
 
     def _ping(self, id: int, flags: int, payload: bytes) -> None:
         if id:
-            raise _Broken(_PROTOCOL, "a ping of a call")
+            raise Broken(Code.PROTOCOL, "a ping of a call")
         if len(payload) != 8:
-            raise _Broken(_SIZE, "a ping of another size than eight bytes")
-        if not flags & _ACK:
-            self._write(_frame(_PING, _ACK, 0, payload))
+            raise Broken(Code.SIZE, "a ping of another size than eight bytes")
+        if not flags & ACK:
+            self._write(frame(PING, ACK, 0, payload))
             return
         self._pinged = None
         if self._going and payload == _LAST:
@@ -671,41 +627,41 @@ class Connection(asyncio.Protocol):
 
     def _set(self, id: int, flags: int, payload: bytes) -> None:
         if id:
-            raise _Broken(_PROTOCOL, "settings of a call")
-        if flags & _ACK:
+            raise Broken(Code.PROTOCOL, "settings of a call")
+        if flags & ACK:
             if payload:
-                raise _Broken(_SIZE, "settings in an acknowledgement")
+                raise Broken(Code.SIZE, "settings in an acknowledgement")
             return
         if len(payload) % 6:
-            raise _Broken(_SIZE, "settings of a size that cannot be")
+            raise Broken(Code.SIZE, "settings of a size that cannot be")
         window = self._call_window
         for name, value in struct.iter_unpack(">HI", payload):
-            if name == _CALL_WINDOW:
-                if value > _MOST:
-                    raise _Broken(_FLOW, "a window that cannot be")
+            if name == CALL_WINDOW:
+                if value > MOST:
+                    raise Broken(Code.FLOW, "a window that cannot be")
                 window = value
-            elif name == _FRAME_BYTES:
+            elif name == FRAME_BYTES:
                 if not 16384 <= value < 1 << 24:
-                    raise _Broken(_PROTOCOL, "a size of frames that cannot be")
+                    raise Broken(Code.PROTOCOL, "a size of frames that cannot be")
                 self._max_frame = min(value, _MAX_FRAME_SENT)
-            elif name == _PUSH and value > 1:
-                raise _Broken(_PROTOCOL, "a push that is neither on nor off")
-        self._write(_frame(_SETTINGS, _ACK, 0))
+            elif name == PUSH and value > 1:
+                raise Broken(Code.PROTOCOL, "a push that is neither on nor off")
+        self._write(frame(SETTINGS, ACK, 0))
         if change := window - self._call_window:
             self._charge(1 + len(self._calls) // 8)
             self._call_window = window
             for call in list(self._calls.values()):
                 call.window += change
-                if call.window > _MOST:
-                    raise _Broken(_FLOW, "a window that cannot be")
+                if call.window > MOST:
+                    raise Broken(Code.FLOW, "a window that cannot be")
                 if call.out:
                     self._push(call)
 
     def _reset_by_client(self, id: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise _Broken(_SIZE, "a reset of another size than four bytes")
+            raise Broken(Code.SIZE, "a reset of another size than four bytes")
         if not id or id > self._last:
-            raise _Broken(_PROTOCOL, "a reset of no call")
+            raise Broken(Code.PROTOCOL, "a reset of no call")
         call = self._calls.get(id)
         if call is not None:
             self._drop(call)
@@ -713,7 +669,7 @@ class Connection(asyncio.Protocol):
     # Ends.
 
     def _say_reset(self, id: int, code: int) -> None:
-        self._write(_frame(_RESET, 0, id, code.to_bytes(4, "big")))
+        self._write(frame(RESET, 0, id, code.to_bytes(4, "big")))
         self._reset.append(id)
 
     def _refuse(self, id: int, code: int) -> None:
@@ -747,13 +703,13 @@ class Connection(asyncio.Protocol):
     def _grant(self, call: Call, more: int) -> None:
         if more > 0:
             call.room += more
-            self._write(_frame(_WINDOW, 0, call.id, more.to_bytes(4, "big")))
+            self._write(frame(WINDOW, 0, call.id, more.to_bytes(4, "big")))
 
     def _end(self, code: int, why: str) -> None:
         """The last word of this connection."""
         if self._gone:
             return
-        self._write(_frame(_GO_AWAY, 0, 0, struct.pack(">II", self._last, code) + why.encode()))
+        self._write(frame(GO_AWAY, 0, 0, struct.pack(">II", self._last, code) + why.encode()))
         self._hang_up()
         for call in list(self._calls.values()):
             self._drop(call)
@@ -776,12 +732,12 @@ class Connection(asyncio.Protocol):
         if self._gone or self._leaving:
             return
         self._leaving, self._going = self._going, True
-        last = self._last if self._leaving else _MOST
-        self._write(_frame(_GO_AWAY, 0, 0, struct.pack(">II", last, _NO_ERROR)))
+        last = self._last if self._leaving else MOST
+        self._write(frame(GO_AWAY, 0, 0, struct.pack(">II", last, Code.NO_ERROR)))
         if self._leaving:
             self._leave_if_done()
         else:
-            self._write(_frame(_PING, 0, 0, _LAST))
+            self._write(frame(PING, 0, 0, _LAST))
             self._retires = self._loop.time() + _SOON
             if not self._blocked:
                 self.deadline = min(self.deadline, self._retires)
@@ -818,20 +774,20 @@ class Connection(asyncio.Protocol):
             self._retires = FOREVER
             self.go_away()
         if self._block is not None and self._block[3] + limits.head_seconds <= now:
-            self._end(_PROTOCOL, f"the head did not come within {limits.head_seconds:g} seconds")
+            self._end(Code.PROTOCOL, f"the head did not come within {limits.head_seconds:g} seconds")
         elif not self._settled or (self.crowded and not self._calls):
             if self._born + limits.head_seconds <= now:
-                self._end(_NO_ERROR, "")
+                self._end(Code.NO_ERROR, "")
         elif self.heard + limits.idle_seconds <= now:
             if not self._calls:
                 self.go_away()
             elif self._pinged is None:
                 self._pinged = now
-                self._write(_frame(_PING, 0, 0, bytes(8)))
+                self._write(frame(PING, 0, 0, bytes(8)))
             elif self._pinged + limits.idle_seconds <= now:
                 self._transport.abort()
         for id in _since(self._untaken, now - limits.body_seconds):
-            self._refuse(id, _CANCEL)
+            self._refuse(id, Code.CANCEL)
         words = f"the message and its end did not come within {limits.body_seconds:g} seconds"
         for id in _since(self._late, now - limits.body_seconds):
             self._turn_away(self._calls[id], DEADLINE_EXCEEDED, 408, words)
@@ -856,7 +812,7 @@ class Connection(asyncio.Protocol):
         if self._calls:
             self.go_away()
         else:
-            self._end(_NO_ERROR, "")
+            self._end(Code.NO_ERROR, "")
 
     def abort(self) -> None:
         self._transport.abort()
@@ -879,18 +835,5 @@ class Connection(asyncio.Protocol):
         self._out.clear()
 
 
-def _unpadded(data: bytes, start: int, end: int, flags: int) -> bytes:
-    if not flags & _PADDED:
-        return data[start:end]
-    if start == end or data[start] >= end - start:
-        raise _Broken(_PROTOCOL, "more padding than frame")
-    return data[start + 1 : end - data[start]]
-
-
 def _since(waits: dict[int, float], moment: float) -> list[int]:
     return [id for id, since in waits.items() if since <= moment]
-
-
-def _check_dependency(id: int, payload: bytes) -> None:
-    if int.from_bytes(payload[:4], "big") & _MOST == id:
-        raise _Reset(id, _PROTOCOL)
