@@ -1,4 +1,4 @@
-"""A model over TLS and for those who bring a token, on real pods: their probes, the Service, both protocols."""
+"""On real pods: a model over TLS and for those who bring a token, and one that lies encrypted on its claim."""
 
 import base64
 import json
@@ -15,6 +15,7 @@ from support import deploy, digits, infer, tls
 from .test_kubectl_scale import manifest
 
 NAME, TOKEN = "secured", "open-sesame"
+SEALED, KEY = "sealed", base64.b64encode(bytes(range(32))).decode()
 
 
 @pytest.fixture
@@ -49,3 +50,49 @@ def test_answers_who_brings_a_token_and_nobody_else(served: Cluster, tmp_path: P
         assert ask.post(path, json=body, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
     status = (deploy.get(served, "modeldeployment", NAME) or {})["status"]
     assert status["url"] == f"https://{NAME}.default.svc:8080"
+
+
+@pytest.fixture
+def sealed(moorage: Cluster, model: dict[str, object], images: dict[str, str]) -> Iterator[Cluster]:
+    """The digits model encrypted beside the one in the clear, by a Job that runs the command a person would."""
+    key = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SEALED}, "data": {"key": KEY}}
+    mounts = [{"name": "models", "mountPath": "/models"}, {"name": "key", "mountPath": "/key"}]
+    encrypt = {
+        "name": "encrypt",
+        "image": images["torch"],
+        "command": ["sh", "-c", "python -m moorage_store encrypt /models/digits/1 /models/sealed/1 --key /key/key"],
+        "volumeMounts": mounts,
+    }
+    volumes = [
+        {"name": "models", "persistentVolumeClaim": {"claimName": "models"}},
+        {"name": "key", "secret": {"secretName": SEALED}},
+    ]
+    owner = {"runAsUser": 65532, "fsGroup": 65532}
+    pod = {"restartPolicy": "Never", "securityContext": owner, "containers": [encrypt], "volumes": volumes}
+    job = {
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": SEALED},
+        "spec": {"backoffLimit": 0, "template": {"spec": pod}},
+    }  # fmt: skip
+    for body in (key, job):
+        moorage.kubectl("apply", "-n", "default", "-f", "-", input=json.dumps(body))
+    try:
+        moorage.kubectl("wait", "--for=condition=Complete", f"job/{SEALED}", "--timeout=100s", timeout=120)
+        yield moorage
+    finally:
+        moorage.kubectl("delete", "mdep,job,secret", SEALED, "--ignore-not-found")
+
+
+def test_an_encrypted_model_is_served_to_who_has_its_key(sealed: Cluster) -> None:
+    source = {"uri": f"pvc://models/{SEALED}/1"}
+    apply = ("apply", "--server-side", "-f", "-")
+    sealed.kubectl(*apply, input=manifest(SEALED, "default", model=source))
+    deploy.wait_for_condition(sealed, "modeldeployment", SEALED, "Ready", "False", timeout=120)
+    told = (deploy.get(sealed, "modeldeployment", SEALED) or {})["status"]["lastFailure"]
+    assert told["reason"] in ("FormatMismatch", "ModelCorrupt"), "without the key it is noise"
+
+    source = {**source, "decryptionKeyRef": {"name": SEALED}}
+    sealed.kubectl(*apply, input=manifest(SEALED, "default", model=source))
+    deploy.wait_for_condition(sealed, "modeldeployment", SEALED, "Ready", timeout=120)
+    x, y = digits.held_out()
+    with sealed.door("default", SEALED, 8080) as address:
+        assert infer.over_http(address, SEALED, x).accuracy(y) >= 0.95

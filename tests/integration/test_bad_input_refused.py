@@ -135,6 +135,10 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     "version": (model(version="1 beta"), "a version has letters, digits, '.', '_', '-'"),
     "sha256": (model(sha256="abc"), "write the 64 lower-case hexadecimal digits of sha256sum"),
     "torch repository": (model(format="TritonRepository"), "use runtime.triton for a TritonRepository"),
+    "a key for what training writes": (
+        model_deployment(model={"fromTrainingJobs": {"matchLabels": {"a": "b"}}, "decryptionKeyRef": {"name": "k"}}),
+        "leave decryptionKeyRef out beside fromTrainingJobs: what training writes is not encrypted",
+    ),
     "several models of training": (
         model_deployment(
             model={"fromTrainingJobs": {"matchLabels": {"a": "b"}}}, runtime={"torch": {"models": [{"name": "a"}]}}

@@ -27,6 +27,10 @@ def main(arguments: list[str]) -> None:
             termination.write("Fetched", bytes=copied, seconds=round(time.monotonic() - start, 3))
         elif options.command == "verify":
             fetch.verify(options.path, options.sha256)
+        elif options.command in ("encrypt", "decrypt"):
+            from moorage_store import encryption
+
+            getattr(encryption, options.command)(options.source, options.dest, encryption.read_key(options.key))
         else:
             fetch.verify(options.model, options.sha256)
             if options.format:
@@ -61,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("verify", help="check the sha256 of a file or folder in place")
     one.add_argument("path", type=Path)
     one.add_argument("--sha256", default="", help="empty: only that it exists")
+
+    for command in ("encrypt", "decrypt"):
+        one = commands.add_parser(command, help=f"{command} a file, or each file of a folder, with AES-256-GCM")
+        one.add_argument("source", type=Path)
+        one.add_argument("dest", type=Path, help="what the file or folder is to be called; its parent is made")
+        one.add_argument("--key", type=Path, required=True, help="a file of 32 bytes, as they are or in base64")
 
     one = commands.add_parser("triton-repository", help="lay out config.pbtxt and model.py for tritonserver")
     one.add_argument("--name", required=True, help="the model's name in the protocol")

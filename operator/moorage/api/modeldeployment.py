@@ -16,6 +16,8 @@ from moorage.api.types import (
     Model,
     Resource,
     Resources,
+    SecretKey,
+    SecretKeyRef,
     SecretRef,
     Uri,
     cel,
@@ -32,6 +34,13 @@ class FromTrainingJobs(Model):
     """Labels a TrainingJob of the same namespace must have. At least one."""
 
 
+class DecryptionKeyRef(SecretKeyRef):
+    """One entry of a Secret of the same namespace: 32 bytes, as they are or in base64."""
+
+    key: SecretKey = "key"
+    """Which entry. Default key."""
+
+
 class ModelSource(Model):
     """Which model is served."""
 
@@ -40,6 +49,11 @@ class ModelSource(Model):
             cel(
                 "[has(self.uri), has(self.fromTrainingJobs)].exists_one(x, x)",
                 "set exactly one of uri (serve this model) and fromTrainingJobs (serve what training makes)",
+            ),
+            cel(
+                "!has(self.decryptionKeyRef) || has(self.uri)",
+                "leave decryptionKeyRef out beside fromTrainingJobs: what training writes is not encrypted",
+                fieldPath=".decryptionKeyRef",
             ),
             cel(
                 "!has(self.fromTrainingJobs) || (!has(self.format) && !has(self.sha256))",
@@ -106,6 +120,9 @@ class ModelSource(Model):
     ) = None
     """Serve exactly this content or fail, saying so. Of a file its sha256sum; of a folder that of its sorted sha256sum
     listing (see docs/contracts.md). Default: not checked."""
+    decryption_key_ref: DecryptionKeyRef | None = None
+    """The key of a model that lies encrypted in its store, each of its files by `python -m moorage_store encrypt`
+    (AES-256-GCM). Its content is in the pod's memory only, and counts there. Default: it is not encrypted."""
     secret_ref: SecretRef | None = None
     """Secret with the store's credentials under the AWS names (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
     AWS_ENDPOINT_URL), or HTTP_BEARER_TOKEN for http(s). Default: none, or the TrainingJob's with fromTrainingJobs."""

@@ -55,7 +55,8 @@ class ColdStartStep(Model):
 
     name: Literal["Scheduled", "ImagePulled", "ModelFetched", "ModelPrepared", "Loaded", "Warmed", "Ready"]
     """Scheduled: a node was found. ImagePulled: images and volumes were there. ModelFetched: the model was copied into
-    the pod. ModelPrepared: it was checked, or laid out for Triton. Loaded, Warmed: in the server's own words. Ready:
+    the pod. ModelPrepared: it was checked, decrypted, or laid out for
+    Triton. Loaded, Warmed: in the server's own words. Ready:
     the rest, until the first request could come."""
     seconds: Decimal
     """How long it took."""

@@ -95,10 +95,13 @@ class SecretRef(Model):
     """Name of the Secret."""
 
 
+SecretKey = Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
+
+
 class SecretKeyRef(SecretRef):
     """One entry of a Secret of the same namespace."""
 
-    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)] = "token"
+    key: SecretKey = "token"
     """Which entry. Default token."""
 
 

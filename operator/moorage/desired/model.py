@@ -12,7 +12,8 @@ from moorage.desired.meta import Manifest
 
 __all__ = ["Placed", "ResolvedModel", "Waiting", "place", "resolve"]
 
-_FETCHED = "/mnt/model/artifact"
+_FETCHED, _PLAIN = "/mnt/model/artifact", "/mnt/plain/artifact"
+_KEY = "/etc/moorage/model-key"
 # Reasons of a training that goes well.
 _ON_THE_WAY = {None, "", "Creating", "Scheduling", "ContainerCreating", "FetchingModel", "Starting", "Running"}
 
@@ -119,13 +120,40 @@ class Placed:
     volumes: list[Manifest] = field(default_factory=list)
     mounts: list[Manifest] = field(default_factory=list)
     init: list[Manifest] = field(default_factory=list)
+    decrypted: bool = False
+    """It is not what the digest is of; that was checked before."""
 
 
 def place(md: ModelDeployment, model: ResolvedModel, defaults: Defaults, *, verify: bool) -> Placed:
     """`verify`: check the digest of a mounted model here, for servers that do not check it themselves."""
     if model.uri is None:
         return Placed(None)
-    where = source.parse(model.uri)
+    key = md.spec.model.decryption_key_ref if md.spec.model is not None else None
+    if key is None:
+        return _place(md, model, model.uri, defaults, verify=verify)
+    # The digest is that of what lies in the store.
+    sealed = _place(md, model, model.uri, defaults, verify=True)
+    plain, secret = {"name": "plain", "mountPath": "/mnt/plain"}, {"name": "model-key", "mountPath": _KEY}
+    args = ["decrypt", sealed.path or "", _PLAIN, "--key", f"{_KEY}/{key.key}"]
+    mounts = [*({**mount, "readOnly": True} for mount in sealed.mounts), plain, {**secret, "readOnly": True}]
+    items = [{"key": key.key, "path": key.key}]
+    volumes: list[Manifest] = [
+        # Memory: the content is never written to a disk.
+        {"name": "plain", "emptyDir": {"medium": "Memory"}},
+        {"name": "model-key", "secret": {"secretName": key.name, "items": items}},
+    ]
+    return Placed(
+        _PLAIN,
+        [*sealed.volumes, *volumes],
+        [{**plain, "readOnly": True}],
+        [*sealed.init, _store(md, "decrypt", args, mounts, defaults)],
+        decrypted=True,
+    )
+
+
+def _place(md: ModelDeployment, model: ResolvedModel, uri: str, defaults: Defaults, *, verify: bool) -> Placed:
+    """As it lies in the store."""
+    where = source.parse(uri)
     if isinstance(where, source.Claim):
         mount = where.mount("model", read_only=True)
         check = ["verify", where.path, "--sha256", model.sha256] if verify and model.sha256 else None
@@ -135,7 +163,7 @@ def place(md: ModelDeployment, model: ResolvedModel, defaults: Defaults, *, veri
     mount = {"name": "model", "mountPath": "/mnt/model"}
     digest = ["--sha256", model.sha256] if model.sha256 else []
     # A pod whose node restarted runs its init containers again over the same emptyDir.
-    fetch = _store(md, "fetch", ["fetch", model.uri, _FETCHED, *digest, "--allow-existing"], [mount], defaults)
+    fetch = _store(md, "fetch", ["fetch", uri, _FETCHED, *digest, "--allow-existing"], [mount], defaults)
     if model.secret:
         fetch["envFrom"] = [{"secretRef": {"name": model.secret}}]
     return Placed(_FETCHED, [{"name": "model", "emptyDir": {}}], [{**mount, "readOnly": True}], [fetch])

@@ -29,7 +29,7 @@ def parts(md: ModelDeployment, torch: Torch, model: ResolvedModel, defaults: Def
         ports=runtime.ports(),
         env=pods.env(
             MOORAGE_MODEL_PATH=placed.path or "",
-            **(_several(torch, torch.models) if torch.models else _one(md, model)),
+            **(_several(torch, torch.models) if torch.models else _one(md, model, checked=placed.decrypted)),
             MOORAGE_DEVICE=torch.device,
             MOORAGE_MAX_BATCH_SIZE=torch.max_batch_size,
             MOORAGE_MAX_QUEUE_DELAY_MICROSECONDS=torch.max_queue_delay_microseconds,
@@ -48,12 +48,12 @@ def parts(md: ModelDeployment, torch: Torch, model: ResolvedModel, defaults: Def
     return runtime.Parts(container, [*placed.volumes, *secrets.volumes, *volumes], placed.init, grpc="http")
 
 
-def _one(md: ModelDeployment, model: ResolvedModel) -> dict[str, str]:
+def _one(md: ModelDeployment, model: ResolvedModel, *, checked: bool) -> dict[str, str]:
     return {
         "MOORAGE_MODEL_NAME": md.metadata.name,
         "MOORAGE_MODEL_VERSION": model.version,
         "MOORAGE_MODEL_FORMAT": model.format,
-        "MOORAGE_MODEL_SHA256": model.sha256 or "",
+        "MOORAGE_MODEL_SHA256": "" if checked else model.sha256 or "",
     }
 
 
