@@ -63,8 +63,8 @@ class Case:
         shape = (rows, *self.shape)
         return torch.randint(0, 1000, shape) if self.datatype == "INT64" else torch.rand(shape)
 
-    def export(self, folder: Path) -> None:
-        torch.manual_seed(0)
+    def export(self, folder: Path, seed: int = 0) -> None:
+        torch.manual_seed(seed)
         batch = torch.export.Dim("batch", min=1, max=1024)
         program = torch.export.export(self.make().eval(), (self.example(4),), dynamic_shapes=({0: batch},))
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,10 +20,10 @@ local file = io.open(os.getenv("BENCH_BODY"), "rb")
 wrk.method, wrk.body = "POST", file:read("*a")
 file:close()
 for name, value in string.gmatch(os.getenv("BENCH_HEADERS"), "([^:\\n]+): ([^\\n]+)") do wrk.headers[name] = value end
-local paths, turn = {}, 0
-for path in string.gmatch(os.getenv("BENCH_PATHS"), "[^\n]+") do paths[#paths + 1] = path end
+local paths = {}
+for path in string.gmatch(os.getenv("BENCH_PATHS"), "[^\\n]+") do paths[#paths + 1] = path end
 if #paths > 1 then
-  function request() turn = turn % #paths + 1; return wrk.format(nil, paths[turn]) end
+  function request() return wrk.format(nil, paths[math.random(#paths)]) end
 end
 function done(summary, latency, requests)
   local errors = summary.errors
@@ -61,7 +61,7 @@ def load(
     others: Sequence[str] = (),
 ) -> Run:
     """After a second to warm up. `refused`: answers that were no success; `broken`: no answers. `others`: URLs of the
-    same server that are asked in turn with it."""
+    same server of which each request asks any."""
     require((Package("wrk", "wrk"),), Progress())
     with tempfile.TemporaryDirectory() as folder:
         script, content = Path(folder, "script.lua"), Path(folder, "body")

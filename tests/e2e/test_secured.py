@@ -10,12 +10,13 @@ import httpx
 import pytest
 
 from cluster import Cluster
+from cluster.interface import ClusterError
 from support import deploy, digits, infer, tls
 
 from .test_kubectl_scale import manifest
 
 NAME, TOKEN = "secured", "open-sesame"
-SEALED, KEY = "sealed", base64.b64encode(bytes(range(32))).decode()
+SEALED, KEY = "sealed", base64.b64encode(bytes(range(200, 232))).decode()
 
 
 @pytest.fixture
@@ -60,7 +61,11 @@ def sealed(moorage: Cluster, model: dict[str, object], images: dict[str, str]) -
     encrypt = {
         "name": "encrypt",
         "image": images["torch"],
-        "command": ["sh", "-c", "python -m moorage_store encrypt /models/digits/1 /models/sealed/1 --key /key/key"],
+        "command": [
+            "sh",
+            "-c",
+            "python -m moorage_store encrypt /models/digits/1 /models/sealed/1 --key /key/key --allow-existing",
+        ],
         "volumeMounts": mounts,
     }
     volumes = [
@@ -73,10 +78,14 @@ def sealed(moorage: Cluster, model: dict[str, object], images: dict[str, str]) -
         "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": SEALED},
         "spec": {"backoffLimit": 0, "template": {"spec": pod}},
     }  # fmt: skip
+    moorage.kubectl("delete", "job", SEALED, "--ignore-not-found")  # of a run that was killed
     for body in (key, job):
         moorage.kubectl("apply", "-n", "default", "-f", "-", input=json.dumps(body))
     try:
-        moorage.kubectl("wait", "--for=condition=Complete", f"job/{SEALED}", "--timeout=100s", timeout=120)
+        try:
+            moorage.kubectl("wait", "--for=condition=Complete", f"job/{SEALED}", "--timeout=100s", timeout=120)
+        except ClusterError as error:
+            raise AssertionError(f"{error}\n{moorage.kubectl('logs', f'job/{SEALED}')}") from error
         yield moorage
     finally:
         moorage.kubectl("delete", "mdep,job,secret", SEALED, "--ignore-not-found")

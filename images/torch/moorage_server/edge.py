@@ -219,12 +219,12 @@ class Edge:
         entry = _entry(request)
         self.repository.load(entry, request, partial(self._loaded, request))
 
-    def _loaded(self, request: Request, failed: Exception | None) -> None:
+    def _loaded(self, request: Request, failed: BaseException | None) -> None:
         request.answer(_json({}) if failed is None else self._told(request, failed))
 
     def _unload(self, request: Request) -> None:
         unloading = asyncio.create_task(self.repository.unload(_entry(request)))
-        unloading.add_done_callback(lambda _: request.answer(_json({})))
+        unloading.add_done_callback(lambda ended: self._loaded(request, ended.exception()))
 
     def _model(self, request: Request) -> Response:
         return _json(self.metadata(_entry(request)))
@@ -327,11 +327,11 @@ class Edge:
         name, served = entry.source.name, entry.source.version
         return f"unknown version {version[:80]!r} of {name!r}; this server serves {served!r}"
 
-    def _told(self, request: Request, failed: Exception) -> Response:
+    def _told(self, request: Request, failed: BaseException) -> Response:
         status, words = self.verdict(request.path, failed)
         return error(status, words, _SOON if status in (429, 503) else "")
 
-    def verdict(self, path: str, failed: Exception) -> tuple[int, str]:
+    def verdict(self, path: str, failed: BaseException) -> tuple[int, str]:
         """HTTP's status, and words for the client."""
         if isinstance(failed, protocol.BadRequest):
             return 400, str(failed)

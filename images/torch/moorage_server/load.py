@@ -9,7 +9,7 @@ import os
 import pickle
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,24 +36,29 @@ from .threads import cpus
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def load(source: Source, wanted: str = "Auto", max_batch_size: int = 64) -> Model:
-    """The model, checked, on its device and warm. `wanted`: which device, as the settings say."""
+def load(
+    source: Source, wanted: str = "Auto", max_batch_size: int = 64, known: Mapping[int, float] | None = None
+) -> Model:
+    """The model, checked, on its device and warm. `wanted`: which device, as the settings say; `known`: how long its
+    batches take, where that was measured before."""
     # Where torch itself would unpickle with its restraints off, this setting of its own keeps them on.
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     torch.set_num_threads(cpus())
     with _told(source.path):
         model = _load(source, _device(wanted), max_batch_size)
-        if doubt := model.warm_up(max_batch_size):
+        if doubt := model.warm_up(max_batch_size, known):
             structlog.get_logger().warning("not warmed up: the sizes of its inputs are free", message=doubt)
         # For debuggers torch keeps the source of every program that it has ever read.
         fx.graph_module._loader.eval_cache.clear()
         return model
 
 
-def look(source: Source) -> None:
-    """Whether its file is there and of its format. Raises StartupError."""
+def look(source: Source) -> int:
+    """Bytes of its file. Raises StartupError where it is not there, or of another format."""
     with _told(source.path):
-        model_check.check_kind(model_check.find(source.path, source.format), source.format)
+        file = model_check.find(source.path, source.format)
+        model_check.check_kind(file, source.format)
+        return file.stat().st_size
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Knows torch and nothing of requests: batches are the engine's, JSON the protocol
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,9 +56,9 @@ class Model:
             # CUDA remembers: after a failed kernel every later call of this process fails too.
             raise DeviceLost(one_line(error)) from error
 
-    def warm_up(self, max_batch_size: int) -> str:
+    def warm_up(self, max_batch_size: int, known: Mapping[int, float] | None = None) -> str:
         """Runs zeros of the smallest and the largest batch, so that no request pays for first times, checks what comes
-        out, and measures the sizes between.
+        out, and measures the sizes between, unless that is `known`.
 
         Returns the words of a failure that may be the fault of sizes which had to be guessed; else none.
         """
@@ -81,7 +81,7 @@ class Model:
                 raise StartupError("LoadFailed", message) from error
             for spec, array in zip(self.signature.outputs, outputs, strict=True):
                 _check_output(spec, array)
-        self.batch_seconds = calibration.measure(lambda rows: self.run(self._zeros(rows)), low, high)
+        self.batch_seconds = dict(known or calibration.measure(lambda rows: self.run(self._zeros(rows)), low, high))
         self.warm_up_seconds = time.perf_counter() - start
         return ""
 

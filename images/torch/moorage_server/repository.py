@@ -11,12 +11,11 @@ others wait for one of its batches, not for its queue.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import linecache
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
@@ -48,6 +47,8 @@ class NotLoaded(Exception):
     """The model cannot be loaded; in words that say why."""
 
 
+Load = Callable[[Source, Mapping[int, float]], Loaded]
+"""With the speeds that are known already."""
 Resume = Callable[[Exception | None], None]
 """Called once: the model is there, or it will not be."""
 
@@ -56,7 +57,8 @@ class Entry:
     """One model of the repository."""
 
     __slots__ = (
-        "bytes", "engine", "failed", "failed_at", "held", "metrics", "needed", "signature", "source", "used", "waiting",
+        "batch_seconds", "bytes", "engine", "failed", "failed_at", "file_bytes", "held", "metrics", "needed",
+        "signature", "source", "used", "waiting",
     )  # fmt: skip
 
     def __init__(self, source: Source, metrics: ModelMetrics) -> None:
@@ -67,8 +69,10 @@ class Entry:
         """Where it is in memory, if only to end what it has begun."""
         self.signature: Signature | None = None
         """Known from its first loading on."""
-        self.bytes = 0
-        """What it takes of memory: the size of its file, or of its weights where those are more."""
+        self.file_bytes = self.bytes = 0
+        """Of its file, and what it takes of memory: the same, or its weights where those are more."""
+        self.batch_seconds: dict[int, float] = {}
+        """Of a batch by its rows, measured when it was loaded first: another time others would wait for it."""
         self.failed: StartupError | None = None
         self.failed_at = self.used = 0.0
         """By time.perf_counter()."""
@@ -95,7 +99,7 @@ class Entry:
 
 
 class Repository:
-    def __init__(self, settings: Settings, metrics: Metrics, load: Callable[[Source], Loaded] | None = None) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, load: Load | None = None) -> None:
         """`load` is called in a thread."""
         self._settings, self._metrics = settings, metrics
         self._load = load or _loader(settings)
@@ -126,13 +130,13 @@ class Repository:
         await self._in_loader(self._prepare)
         seconds, warm_up, room = 0.0, 0.0, True
         for entry in self.entries.values():
-            room = room and self._fits(entry)
             try:
-                if room or self._too_large(entry):
+                if self.several:  # what is missing or too large is told, also where no request brings it
+                    await self._look(entry)
+                    room = room and self._fits(entry)
+                if room:
                     took, warmed = await self._bring(entry)
                     seconds, warm_up = seconds + took, warm_up + warmed
-                else:  # no request has brought it yet: what is missing is told all the same
-                    await self._in_loader(partial(_look, entry.source))
             except StartupError as error:
                 if not self.several or error.reason == "DeviceUnavailable":
                     raise
@@ -185,6 +189,8 @@ class Repository:
         """Out of memory, once all that it was asked for is answered. Its next request loads it again."""
         while entry.needed:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK)
+        if self._stopped:
+            raise Stopped
         if entry.engine is not None:
             await self._let_go(entry)
         while entry.held is not None:  # another asked for the same  # noqa: ASYNC110
@@ -195,7 +201,9 @@ class Repository:
         self._stopped = True
         if self._worker is not None:
             self._worker.cancel()
+        self._line.clear()
         for entry in self.entries.values():
+            entry.needed = False
             if entry.held is not None:
                 entry.held.stop()
             self._tell(entry, Stopped())
@@ -208,35 +216,37 @@ class Repository:
             if not entry.waiting:  # who asked has left
                 entry.needed = False
                 continue
+            if entry.held is not None:  # its former life, which may take a while: others need not wait for that
+                self._line.append(entry)
+                if all(each.held is not None for each in self._line):
+                    await asyncio.sleep(_LOOK)
+                continue
+            failed: Exception | None = None
             try:
+                await self._look(entry)
                 await self._bring(entry)
             except StartupError as error:
                 self._give_up(entry, error)
-                self._tell(entry, _in_words(entry))
+                failed = _in_words(entry)
                 if error.reason == "DeviceUnavailable":
                     self._break(error)
             except Exception as error:
+                failed = Stopped()
                 self._break(error)
-            else:
-                self._tell(entry, None)
+            entry.needed = False
+            self._tell(entry, failed)
 
     async def _bring(self, entry: Entry) -> tuple[float, float]:
         """Seconds of loading, and of its first runs. Raises StartupError."""
-        entry.needed = True
-        try:
-            while entry.held is not None:  # its former life  # noqa: ASYNC110
-                await asyncio.sleep(_LOOK)
+        await self._make_room(entry)
+        start = time.perf_counter()
+        model = await self._in_loader(partial(self._loaded, entry))
+        seconds = time.perf_counter() - start - model.warm_up_seconds
+        if model.bytes > entry.bytes:
+            entry.bytes = model.bytes
             await self._make_room(entry)
-            start = time.perf_counter()
-            model = await self._in_loader(partial(self._loaded, entry.source))
-            seconds = time.perf_counter() - start - model.warm_up_seconds
-            if model.bytes > entry.bytes:
-                entry.bytes = model.bytes
-                await self._make_room(entry)
-            self._serve(entry, model, seconds)
-            return seconds, model.warm_up_seconds
-        finally:
-            entry.needed = False
+        self._serve(entry, model, seconds)
+        return seconds, model.warm_up_seconds
 
     def _serve(self, entry: Entry, model: Loaded, seconds: float) -> None:
         settings, source = self._settings, entry.source
@@ -252,7 +262,8 @@ class Repository:
             observe_run=entry.metrics.ran,
             on_break=self._break,
         )
-        entry.signature, entry.used = model.signature, time.perf_counter()
+        entry.signature, entry.batch_seconds = model.signature, model.batch_seconds
+        entry.used = time.perf_counter()
         self._mend(entry)
         self._metrics.loaded(
             entry.metrics, entry.bytes, source.format, source.sha256, model.device, model.batch_seconds
@@ -307,22 +318,32 @@ class Repository:
     def _budget(self) -> int:
         return self._settings.memory_budget_bytes if self.several else 0
 
-    def _too_large(self, entry: Entry) -> bool:
-        return 0 < self._budget < entry.bytes
-
     def _fits(self, entry: Entry) -> bool:
         """Beside those that are there."""
         used = sum(each.bytes for each in self.entries.values() if each.held is not None)
         return not self._budget or used + entry.bytes <= self._budget
 
-    async def _make_room(self, entry: Entry) -> None:
+    async def _look(self, entry: Entry) -> None:
+        """At its file, which may be another than before; nobody has to leave for one that cannot come. Raises
+        StartupError."""
+        size = await self._in_loader(partial(_size, entry.source))
+        if size != entry.file_bytes:
+            entry.file_bytes = entry.bytes = size
+            entry.batch_seconds = {}
+        self._check(entry)
+
+    def _check(self, entry: Entry) -> None:
         """Raises StartupError where it is too large alone."""
-        if self._too_large(entry):
+        if 0 < self._budget < entry.bytes:
             message = (
                 f"{entry.source.path} takes {_mib(entry.bytes)} of memory, the budget of all models together is "
                 f"{_mib(self._budget)}: raise the budget, or serve it by itself"
             )
             raise StartupError("OutOfMemory", message)
+
+    async def _make_room(self, entry: Entry) -> None:
+        """Raises StartupError where it is too large alone."""
+        self._check(entry)
         while not self._fits(entry):
             there = [(not each.engine.idle, each.used, name) for name, each in self.entries.items() if each.engine]
             if there:  # one that is busy only where all are: everybody behind would wait for it
@@ -343,13 +364,11 @@ class Repository:
 
         # What torch is made of stays; what belongs to a model goes with it.
         _settle()
-        for entry in self.entries.values():
-            entry.bytes = _size(entry.source)
 
-    def _loaded(self, source: Source) -> Loaded:
+    def _loaded(self, entry: Entry) -> Loaded:
         """In the loader's thread."""
         try:
-            return self._load(source)
+            return self._load(entry.source, entry.batch_seconds)
         finally:
             if self.several:
                 # What was needed only to load it goes in circles, and source that torch makes is kept for debuggers.
@@ -361,12 +380,12 @@ class Repository:
         return [entry.held for entry in self.entries.values() if entry.held is not None]
 
 
-def _loader(settings: Settings) -> Callable[[Source], Loaded]:
-    def loader(source: Source) -> Loaded:
+def _loader(settings: Settings) -> Load:
+    def loader(source: Source, known: Mapping[int, float]) -> Loaded:
         # Here and not above: torch takes a second or two to import, and probes are answered meanwhile.
         from .load import load
 
-        return load(source, settings.device, settings.max_batch_size)
+        return load(source, settings.device, settings.max_batch_size, known)
 
     return loader
 
@@ -379,20 +398,10 @@ def _settle() -> None:
 
 
 def _size(source: Source) -> int:
-    """Of its file, in bytes; 0 where there is none, which is told when it is loaded."""
-    from moorage_store import model_check
-    from moorage_store.errors import StoreError
-
-    with contextlib.suppress(OSError, StoreError):
-        return model_check.find(source.path, source.format).stat().st_size
-    return 0
-
-
-def _look(source: Source) -> None:
-    """Raises StartupError where it is missing or not what it is said to be."""
+    """Of its file, in bytes. Raises StartupError where it is missing or not what it is said to be."""
     from .load import look
 
-    look(source)
+    return look(source)
 
 
 def _in_words(entry: Entry) -> NotLoaded:

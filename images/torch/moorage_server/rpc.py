@@ -259,7 +259,7 @@ class Rpc:
             return
         self._reply(one, reply, 200, "")
 
-    def _fail(self, call: Call, one: Inference | None, failed: Exception) -> None:
+    def _fail(self, call: Call, one: Inference | None, failed: BaseException) -> None:
         if isinstance(failed, NotFound):
             status, words = 404, str(failed)
         elif isinstance(failed, Loading):
@@ -342,11 +342,11 @@ class Rpc:
         entry = call.state.entry = self._named(request.model_name)
         if not self._repository.ready:
             raise Loading
-        self._repository.load(entry, call, partial(self._loaded, call))
+        self._repository.load(entry, call, partial(self._loaded, call, "RepositoryModelLoadResponse"))
 
-    def _loaded(self, call: Call, failed: Exception | None) -> None:
+    def _loaded(self, call: Call, answer: str, failed: BaseException | None) -> None:
         if failed is None:
-            self._send(call, CLASSES["RepositoryModelLoadResponse"]())
+            self._send(call, CLASSES[answer]())
         else:
             self._fail(call, None, failed)
 
@@ -355,7 +355,8 @@ class Rpc:
         if not self._repository.ready:
             raise Loading
         unloading = asyncio.create_task(self._repository.unload(entry))
-        unloading.add_done_callback(lambda _: self._send(call, CLASSES["RepositoryModelUnloadResponse"]()))
+        answer = "RepositoryModelUnloadResponse"
+        unloading.add_done_callback(lambda ended: self._loaded(call, answer, ended.exception()))
 
     def _index(self, request: Any) -> Any:
         return CLASSES["RepositoryIndexResponse"](models=self._edge.index(only_ready=request.ready))

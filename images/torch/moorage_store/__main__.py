@@ -30,7 +30,8 @@ def main(arguments: list[str]) -> None:
         elif options.command in ("encrypt", "decrypt"):
             from moorage_store import encryption
 
-            getattr(encryption, options.command)(options.source, options.dest, encryption.read_key(options.key))
+            change = encryption.encrypt if options.command == "encrypt" else encryption.decrypt
+            change(options.source, options.dest, encryption.read_key(options.key), options.allow_existing)
         else:
             fetch.verify(options.model, options.sha256)
             if options.format:
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("source", type=Path)
         one.add_argument("dest", type=Path, help="what the file or folder is to be called; its parent is made")
         one.add_argument("--key", type=Path, required=True, help="a file of 32 bytes, as they are or in base64")
+        one.add_argument("--allow-existing", action="store_true", help="a DEST that is there is replaced")
 
     one = commands.add_parser("triton-repository", help="lay out config.pbtxt and model.py for tritonserver")
     one.add_argument("--name", required=True, help="the model's name in the protocol")

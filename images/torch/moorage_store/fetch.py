@@ -33,7 +33,7 @@ def fetch(uri_text: str, dest: Path, sha256: str = "", allow_existing: bool = Fa
         remove(dest)
     part, journal = _beside(dest, ".part"), _beside(dest, ".part.json")
     unpacked = _beside(dest, ".unpacked")
-    with _disk_errors(dest):
+    with disk_errors(dest):
         dest.parent.mkdir(parents=True, exist_ok=True)
         copied = _transfer(Remote(uri), part, Journal(journal, uri.text))
         result = part
@@ -108,7 +108,7 @@ def _beside(dest: Path, suffix: str) -> Path:
 
 
 @contextmanager
-def _disk_errors(dest: Path) -> Iterator[None]:
+def disk_errors(dest: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

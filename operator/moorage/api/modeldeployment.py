@@ -122,7 +122,8 @@ class ModelSource(Model):
     listing (see docs/contracts.md). Default: not checked."""
     decryption_key_ref: DecryptionKeyRef | None = None
     """The key of a model that lies encrypted in its store, each of its files by `python -m moorage_store encrypt`
-    (AES-256-GCM). Its content is in the pod's memory only, and counts there. Default: it is not encrypted."""
+    (AES-256-GCM). Its content is in the pod's memory only, and counts there, of several models all of it. Default: it
+    is not encrypted."""
     secret_ref: SecretRef | None = None
     """Secret with the store's credentials under the AWS names (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
     AWS_ENDPOINT_URL), or HTTP_BEARER_TOKEN for http(s). Default: none, or the TrainingJob's with fromTrainingJobs."""

@@ -12,8 +12,9 @@ from moorage.desired.meta import Manifest
 
 __all__ = ["Placed", "ResolvedModel", "Waiting", "place", "resolve"]
 
-_FETCHED, _PLAIN = "/mnt/model/artifact", "/mnt/plain/artifact"
-_KEY = "/etc/moorage/model-key"
+_FETCHED = "/mnt/model/artifact"
+# Claims are at /mnt/CLAIM.
+_PLAIN, _KEY = "/run/moorage/model", "/etc/moorage/model-key"
 # Reasons of a training that goes well.
 _ON_THE_WAY = {None, "", "Creating", "Scheduling", "ContainerCreating", "FetchingModel", "Starting", "Running"}
 
@@ -133,8 +134,10 @@ def place(md: ModelDeployment, model: ResolvedModel, defaults: Defaults, *, veri
         return _place(md, model, model.uri, defaults, verify=verify)
     # The digest is that of what lies in the store.
     sealed = _place(md, model, model.uri, defaults, verify=True)
-    plain, secret = {"name": "plain", "mountPath": "/mnt/plain"}, {"name": "model-key", "mountPath": _KEY}
-    args = ["decrypt", sealed.path or "", _PLAIN, "--key", f"{_KEY}/{key.key}"]
+    plain, secret = {"name": "plain", "mountPath": _PLAIN}, {"name": "model-key", "mountPath": _KEY}
+    content = f"{_PLAIN}/artifact"
+    # A pod whose node restarted runs its init containers again.
+    args = ["decrypt", sealed.path or "", content, "--key", f"{_KEY}/{key.key}", "--allow-existing"]
     mounts = [*({**mount, "readOnly": True} for mount in sealed.mounts), plain, {**secret, "readOnly": True}]
     items = [{"key": key.key, "path": key.key}]
     volumes: list[Manifest] = [
@@ -143,7 +146,7 @@ def place(md: ModelDeployment, model: ResolvedModel, defaults: Defaults, *, veri
         {"name": "model-key", "secret": {"secretName": key.name, "items": items}},
     ]
     return Placed(
-        _PLAIN,
+        content,
         [*sealed.volumes, *volumes],
         [{**plain, "readOnly": True}],
         [*sealed.init, _store(md, "decrypt", args, mounts, defaults)],

@@ -24,6 +24,13 @@ SLOW_SECONDS = 60
 STUCK_SECONDS = 600
 """No longer a matter of patience: the same ten minutes after which Kubernetes calls a rollout stuck."""
 
+# What runs before the server, however long it takes.
+_BEFORE = {
+    "fetch": ("FetchingModel", "the model is being fetched"),
+    "verify": ("CheckingModel", "the model's digest is being checked"),
+    "decrypt": ("DecryptingModel", "the model is being decrypted"),
+    "repository": ("PreparingModel", "the model is being checked and laid out for Triton"),
+}
 _IMAGE = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 START = {"RunContainerError", "CreateContainerError", "StartError", "ContainerCannotRun"}
 # ErrImagePull and ImagePullBackOff take turns, and so would our message, with a write each time.
@@ -89,8 +96,9 @@ def pod_waits(pod: Pod, containers: list[dict[str, Any]], around: Circumstances)
     if not status.get("conditions"):
         return Finding("Waiting", "Scheduling", "waiting for the scheduler", name)
     running = [c for c in containers if "running" in (c.get("state") or {}) and not c.get("ready")]
-    if any(c["name"] == "fetch" for c in running):
-        return Finding("Waiting", "FetchingModel", "the model is being fetched", name, "fetch")
+    for container in running:
+        if words := _BEFORE.get(container["name"]):
+            return Finding("Waiting", *words, name, container["name"])
     if running:
         return _not_ready(pod, running[0], around, told)
     return _not_set_up(pod, around.now, told)

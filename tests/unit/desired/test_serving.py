@@ -101,3 +101,39 @@ def test_the_gpus_taint_is_tolerated_by_its_name_and_by_the_settings() -> None:
 def test_refused(spec: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidSpec, match=words):
         made(**spec)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "form", "inits"),
+    [
+        ({"torch": {}}, None, ["verify", "decrypt"]),
+        ({"torch": {"models": [{"name": "a"}]}}, None, ["verify", "decrypt"]),
+        ({"triton": {}}, None, ["verify", "decrypt", "repository"]),
+        ({"triton": {}}, "TritonRepository", ["verify", "decrypt"]),
+        ({"container": {"image": "theirs", "port": 80}}, None, ["verify", "decrypt"]),
+    ],
+)
+def test_every_runtime_takes_an_encrypted_model_out_of_memory(
+    runtime: dict[str, Any], form: str | None, inits: list[str]
+) -> None:
+    """From a claim that is called as the volume is: its place must be another."""
+    source = {"uri": "pvc://plain/1", "sha256": "ab" * 32, "decryptionKeyRef": {"name": "k"}}
+    spec = pod(model=source | ({"format": form} if form else {}), runtime=runtime)
+    assert [init["name"] for init in spec["initContainers"]] == inits
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert volumes["plain"] == {"name": "plain", "emptyDir": {"medium": "Memory"}}
+    content = "/run/moorage/model/artifact"
+    decrypt, (server,) = spec["initContainers"][1], spec["containers"]
+    assert decrypt["command"][3:6] == ["decrypt", "/mnt/plain/1", content]
+    for container in (*spec["initContainers"], server):
+        places = [mount["mountPath"] for mount in container["volumeMounts"]]
+        assert len(places) == len(set(places))
+    assert {"name": "plain", "mountPath": "/run/moorage/model", "readOnly": True} in server["volumeMounts"]
+    assert not {"model", "model-key"} & {mount["name"] for mount in server["volumeMounts"]}
+    told = env(server)
+    assert told["MOORAGE_MODEL_PATH"] == content
+    assert not told.get("MOORAGE_MODEL_SHA256"), "the digest is of what it was"
+    if "repository" in inits:
+        layout = spec["initContainers"][-1]
+        assert layout["command"][layout["command"].index("--model") + 1] == content
+        assert "--sha256" not in layout["command"]

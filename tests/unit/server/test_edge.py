@@ -37,7 +37,7 @@ def alive() -> set[int]:
 
 async def test_nothing_of_a_request_waits_for_the_garbage_collector(tmp_path: Path) -> None:
     settings, metrics = Settings((Source(tmp_path, "m"),)), Metrics()
-    repository = Repository(settings, metrics, lambda source: Sum())
+    repository = Repository(settings, metrics, lambda source, known: Sum())
     await repository.start()
     edge = Edge(settings, metrics, repository)
     door = Door(edge, Limits())

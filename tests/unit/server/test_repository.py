@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ import torch
 import tritonclient.grpc as grpc
 from torch import Tensor, nn
 
+from moorage_server import repository
 from moorage_server.engine import Stopped
 from moorage_server.failures import StartupError
 from moorage_server.metrics import Metrics
@@ -332,20 +333,26 @@ class Known:
 
 
 class World:
-    def __init__(self, budget: int = 0, **failures: Exception) -> None:
+    """Three models of a byte each, of which as many fit as there are bytes in the budget; none is in memory."""
+
+    def __init__(self, budget: int = 0) -> None:
         self.loads: list[str] = []
-        self.failures = failures
+        self.failures: dict[str, Exception] = {}
+        self.sizes = dict.fromkeys("abc", 1)
         sources = tuple(Source(Path("/nowhere"), name) for name in "abc")
         settings = Settings(sources, repository=True, memory_budget_bytes=budget)
         self.repository = Repository(settings, Metrics(), self.load)
         self.entries = self.repository.entries
         self.told: list[tuple[str, Exception | None]] = []
 
-    def load(self, source: Source) -> Any:
+    def load(self, source: Source, known: Mapping[int, float]) -> Any:
         self.loads.append(source.name)
         if failure := self.failures.get(source.name):
             raise failure
         return Known()
+
+    def size(self, source: Source) -> int:
+        return self.sizes[source.name]
 
     def want(self, name: str, who: object = None) -> None:
         self.repository.want(self.entries[name], who or object(), lambda failed: self.told.append((name, failed)))
@@ -354,19 +361,80 @@ class World:
         assert self.repository._worker is not None
         await asyncio.wait({self.repository._worker}, timeout=30)
 
-
-async def empty(**failures: Exception) -> World:
-    """Ready, with nothing in memory."""
-    world = World(**failures)
-    await world.repository.start()
-    for entry in world.entries.values():
-        await world.repository.unload(entry)
-    world.loads.clear()
-    return world
+    @property
+    def there(self) -> str:
+        return "".join(name for name, entry in self.entries.items() if entry.engine is not None)
 
 
-async def test_nothing_is_loaded_for_who_has_left() -> None:
-    world = await empty()
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[World]]:
+    async def make(budget: int = 0) -> World:
+        world = World(budget)
+        monkeypatch.setattr(repository, "_size", world.size)
+        await world.repository.start()
+        for entry in world.entries.values():
+            await world.repository.unload(entry)
+        world.loads.clear()
+        return world
+
+    return make
+
+
+Made = Callable[..., Awaitable[World]]
+
+
+async def test_nobody_leaves_for_what_cannot_come(made: Made) -> None:
+    world = await made(budget=2)
+    world.want("a")
+    world.want("b")
+    await world.rest()
+    world.sizes["c"] = 3
+    world.want("c")
+    await world.rest()
+    assert world.there == "ab"
+    assert "the budget of all models together is" in str(world.told[-1][1])
+
+    world.sizes["c"] = 1  # another file in its place
+    world.repository.load(world.entries["c"], object(), lambda failed: world.told.append(("c", failed)))
+    await world.rest()
+    assert (world.there, world.told[-1]) == ("bc", ("c", None))
+
+
+async def test_one_that_ends_what_it_has_holds_up_nobody_else(made: Made) -> None:
+    world = await made()
+    world.want("a")
+    await world.rest()
+    engine = world.entries["a"].engine
+    assert engine is not None
+    engine._running = True  # a long forward pass
+    unloading = asyncio.create_task(world.repository.unload(world.entries["a"]))
+    await asyncio.sleep(0)
+    world.want("a")
+    world.want("b")
+    async with asyncio.timeout(10):
+        while world.there != "b":  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    engine._running = False
+    await unloading
+    await world.rest()
+    assert world.there == "ab"
+    assert world.told == [("a", None), ("b", None), ("a", None)]
+
+
+async def test_an_unload_that_meets_the_end_ends(made: Made) -> None:
+    world = await made()
+    world.want("a")
+    world.want("b")
+    unloading = asyncio.create_task(world.repository.unload(world.entries["b"]))
+    await asyncio.sleep(0)
+    world.repository.stop()
+    with pytest.raises(Stopped):
+        await asyncio.wait_for(unloading, 10)
+    assert [(name, type(failed)) for name, failed in world.told] == [("a", Stopped), ("b", Stopped)]
+
+
+async def test_nothing_is_loaded_for_who_has_left(made: Made) -> None:
+    world = await made()
     world.want("a")
     world.want("b", "somebody")
     world.repository.forget(world.entries["b"], "somebody")
@@ -377,8 +445,8 @@ async def test_nothing_is_loaded_for_who_has_left() -> None:
     assert world.told[1:] == [("b", None)]
 
 
-async def test_who_cannot_be_told_is_not_the_trouble_of_others() -> None:
-    world = await empty()
+async def test_who_cannot_be_told_is_not_the_trouble_of_others(made: Made) -> None:
+    world = await made()
     complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context["exception"]))
     world.repository.want(world.entries["a"], object(), lambda failed: 1 / 0)
@@ -389,8 +457,8 @@ async def test_who_cannot_be_told_is_not_the_trouble_of_others() -> None:
     assert [type(one) for one in complaints] == [ZeroDivisionError]
 
 
-async def test_a_device_that_breaks_while_a_model_loads_ends_the_server() -> None:
-    world = await empty()
+async def test_a_device_that_breaks_while_a_model_loads_ends_the_server(made: Made) -> None:
+    world = await made()
     world.failures["a"] = StartupError("DeviceUnavailable", "it broke", 1)
     world.want("a")
     with pytest.raises(StartupError, match="it broke"):
@@ -400,26 +468,26 @@ async def test_a_device_that_breaks_while_a_model_loads_ends_the_server() -> Non
     ]
 
 
-async def test_who_asks_after_the_end_is_told() -> None:
-    world = await empty()
+async def test_who_asks_after_the_end_is_told(made: Made) -> None:
+    world = await made()
     world.repository.stop()
     with pytest.raises(Stopped):
         world.want("a")
     assert world.loads == []
 
 
-async def test_what_could_not_be_loaded_leaves_nothing_in_memory() -> None:
+async def test_what_could_not_be_loaded_leaves_nothing_in_memory(made: Made) -> None:
     class Part:
         """Of a model that breaks half way."""
 
     parts: list[weakref.ref[Part]] = []
 
-    def break_half_way(source: Source) -> Any:
+    def break_half_way(source: Source, known: Mapping[int, float]) -> Any:
         part = Part()
         parts.append(weakref.ref(part))
         raise StartupError("LoadFailed", "half way")
 
-    world = await empty()
+    world = await made()
     world.repository._load = break_half_way
     world.want("a")
     await world.rest()

@@ -100,7 +100,7 @@ async def end_of_a_server_whose_model_raises(
         def run(self, inputs: Sequence[Array]) -> list[Array]:
             raise raised
 
-    monkeypatch.setattr(repository, "_loader", lambda settings: lambda source: Broken())
+    monkeypatch.setattr(repository, "_loader", lambda settings: lambda source, known: Broken())
     with structlog.testing.capture_logs() as lines:
         server = asyncio.create_task(lifecycle.run(Settings((Source(tmp_path, "m"),), http_port=0, metrics_port=0)))
         async with asyncio.timeout(120):

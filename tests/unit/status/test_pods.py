@@ -101,6 +101,12 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
         pod(initContainerStatuses=[{"name": "fetch", "ready": False, "state": {"running": {}}}], containerStatuses=[]),
         ("Waiting", "FetchingModel", "the model is being fetched"),
     ),
+    "decrypting": (
+        pod(
+            initContainerStatuses=[{"name": "decrypt", "ready": False, "state": {"running": {}}}], containerStatuses=[]
+        ),
+        ("Waiting", "DecryptingModel", "the model is being decrypted"),
+    ),
     "being made": (
         pod(
             containerStatuses=[

@@ -12,7 +12,7 @@ from moorage_store.errors import Misconfigured, NotFound
 
 from .test_commands import run
 
-KEY = bytes(range(KEY_BYTES))
+KEY = bytes(range(200, 200 + KEY_BYTES))
 HEAD, SEALED_PIECE = len(MAGIC) + 16, PIECE_BYTES + 16
 
 
@@ -30,13 +30,41 @@ def test_a_file_comes_back(tmp_path: Path, size: int) -> None:
 
 def test_a_folder_comes_back_also_over_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "model/more").mkdir(parents=True)
+    (tmp_path / "model/empty").mkdir()
     (tmp_path / "model/model.pt2").write_bytes(b"weights")
     (tmp_path / "model/more/moorage.yaml").write_bytes(b"task: x")
     encrypt(tmp_path / "model", tmp_path / "sealed", KEY)
     for _ in range(2):
-        decrypt(tmp_path / "sealed", tmp_path / "again", KEY)
+        decrypt(tmp_path / "sealed", tmp_path / "again", KEY, allow_existing=True)
+        assert (tmp_path / "again/empty").is_dir()
         files = {str(f.relative_to(tmp_path / "again")): f.read_bytes() for f in (tmp_path / "again").rglob("*.*")}
         assert files == {"model.pt2": b"weights", "more/moorage.yaml": b"task: x"}
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+    (tmp_path / "models/a").mkdir(parents=True)
+    (tmp_path / "models/a/model.pt2").write_bytes(b"weights")
+    (tmp_path / "there").write_bytes(b"mine")
+    with pytest.raises(Misconfigured, match="exists already: remove it, or allow it with --allow-existing"):
+        encrypt(tmp_path / "models/a", tmp_path / "there", KEY)
+    for dest in (tmp_path / "models", tmp_path / "models/a", tmp_path / "models/a/sealed"):
+        with pytest.raises(Misconfigured, match="lie within one another"):
+            encrypt(tmp_path / "models/a", dest, KEY, allow_existing=True)
+    (tmp_path / "models/a/link").symlink_to("model.pt2")
+    with pytest.raises(Misconfigured, match="is a link, which may lead anywhere"):
+        encrypt(tmp_path / "models/a", tmp_path / "sealed", KEY)
+    assert (tmp_path / "there").read_bytes() == b"mine"
+    assert (tmp_path / "models/a/model.pt2").read_bytes() == b"weights"
+
+
+def test_no_file_stands_for_another(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    for name in ("a.pt2", "b.pt2"):
+        (tmp_path / "model" / name).write_bytes(name.encode())
+    encrypt(tmp_path / "model", tmp_path / "sealed", KEY)
+    (tmp_path / "sealed/a.pt2").replace(tmp_path / "sealed/b.pt2")
+    with pytest.raises(NotDecrypted, match="it is of another key or name, or was changed"):
+        decrypt(tmp_path / "sealed", tmp_path / "again", KEY)
 
 
 def test_the_same_file_is_another_each_time(tmp_path: Path) -> None:
@@ -81,7 +109,7 @@ def test_what_was_changed_is_refused(tmp_path: Path, change: str) -> None:
     (tmp_path / "sealed").write_bytes(CHANGES[change]((tmp_path / "sealed").read_bytes()))
     with pytest.raises(NotDecrypted):
         decrypt(tmp_path / "sealed", tmp_path / "again", KEY)
-    assert not (tmp_path / "again").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plain", "sealed"], "nothing is left in the clear"
 
 
 def test_one_file_of_a_folder_that_is_not_encrypted_is_refused(tmp_path: Path) -> None:
@@ -97,7 +125,7 @@ def test_one_file_of_a_folder_that_is_not_encrypted_is_refused(tmp_path: Path) -
 def test_another_key(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"content")
     encrypt(tmp_path / "plain", tmp_path / "sealed", KEY)
-    with pytest.raises(NotDecrypted, match="it is of another key, or was changed"):
+    with pytest.raises(NotDecrypted, match="it is of another key or name, or was changed"):
         decrypt(tmp_path / "sealed", tmp_path / "again", bytes(KEY_BYTES))
 
 
@@ -105,7 +133,8 @@ def test_a_key_is_32_bytes_as_they_are_or_in_base64(tmp_path: Path) -> None:
     for text in (KEY, base64.b64encode(KEY), base64.b64encode(KEY) + b"\n"):
         (tmp_path / "key").write_bytes(text)
         assert read_key(tmp_path / "key") == KEY
-    for text in (b"", b"short", base64.b64encode(KEY[:16]), b"\xff" * 33):
+    # 32 characters of text are 16 bytes in hexadecimal, or 24 in base64.
+    for text in (b"", b"short", base64.b64encode(KEY[:16]), b"\xff" * 33, b"0123456789abcdef" * 2):
         (tmp_path / "key").write_bytes(text)
         with pytest.raises(Misconfigured, match=r"is not of 32 bytes.*head -c 32 /dev/urandom"):
             read_key(tmp_path / "key")
