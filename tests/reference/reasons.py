@@ -113,6 +113,8 @@ def constants(value: ast.expr, named: dict[str, set[str]]) -> set[str]:
             return named.get(name, set())
         case ast.IfExp(body=one, orelse=other):
             return constants(one, named) | constants(other, named)
+        case ast.Subscript(value=table):
+            return constants(table, named)
         case ast.BoolOp(values=values) | ast.Dict(values=values):
             return {reason for one in values for reason in constants(one, named)}
         case ast.JoinedStr(values=[ast.FormattedValue(value=ast.Subscript(value=table)), ast.Constant(value=end)]):

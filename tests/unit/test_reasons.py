@@ -38,6 +38,7 @@ def test_every_row_is_of_a_reason_that_exists() -> None:
             '_T = {"a": "Thing"}\nkind = f"{_T[x]}NotFound" if x else "Ten"\nfinding(kind, words)',
             {"ThingNotFound", "Ten"},
         ),
+        ('_T = {"a": "Eleven"}\nFinding("Waiting", _T[x], words)', {"Eleven"}),
         ('log.info("Something", name="Else")', set()),
         ('status: Literal["True", "False", "Unknown"]', set()),
     ],

@@ -18,7 +18,7 @@ from moorage.status.pods import condition_of, report_of
 Object = dict[str, Any]
 
 _TIME = re.compile(r"^(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)")
-_FETCH = "fetch"
+_FETCH, _HASH = "fetch", "pod-template-hash"
 MOST_FAILED = 64
 
 
@@ -42,7 +42,9 @@ def compute(
     if revision is None or complete(old, replica_set):
         return old
     known = old if begun(old, replica_set) else None
-    ready = [(at, pod["metadata"]["name"], pod) for pod in pods if (at := _since(pod, "Ready")) is not None]
+    # Those of the template before are there too, and have been ready for longer.
+    current = [pod for pod in pods if (pod["metadata"].get("labels") or {}).get(_HASH) == revision]
+    ready = [(at, pod["metadata"]["name"], pod) for pod in current if (at := _since(pod, "Ready")) is not None]
     if known is not None:
         ready = [entry for entry in ready if entry[1] == known["pod"] and entry[1] in told]
     if not ready:
@@ -75,9 +77,7 @@ def complete(old: Object | None, replica_set: Object | None) -> bool:
 
 def _revision(replica_set: Object | None) -> str | None:
     """The hash of the pod template, as Kubernetes names the pods by it."""
-    return (
-        None if replica_set is None else replica_set["spec"]["template"]["metadata"]["labels"].get("pod-template-hash")
-    )
+    return None if replica_set is None else replica_set["spec"]["template"]["metadata"]["labels"].get(_HASH)
 
 
 def _names(ladder: Object) -> list[str]:

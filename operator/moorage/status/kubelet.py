@@ -26,10 +26,16 @@ STUCK_SECONDS = 600
 
 # What runs before the server, however long it takes.
 _BEFORE = {
-    "fetch": ("FetchingModel", "the model is being fetched"),
-    "verify": ("CheckingModel", "the model's digest is being checked"),
-    "decrypt": ("DecryptingModel", "the model is being decrypted"),
-    "repository": ("PreparingModel", "the model is being checked and laid out for Triton"),
+    "fetch": "FetchingModel",
+    "verify": "CheckingModel",
+    "decrypt": "DecryptingModel",
+    "repository": "PreparingModel",
+}
+_BEING = {
+    "fetch": "fetched",
+    "verify": "checked",
+    "decrypt": "decrypted",
+    "repository": "checked and laid out for Triton",
 }
 _IMAGE = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 START = {"RunContainerError", "CreateContainerError", "StartError", "ContainerCannotRun"}
@@ -96,9 +102,9 @@ def pod_waits(pod: Pod, containers: list[dict[str, Any]], around: Circumstances)
     if not status.get("conditions"):
         return Finding("Waiting", "Scheduling", "waiting for the scheduler", name)
     running = [c for c in containers if "running" in (c.get("state") or {}) and not c.get("ready")]
-    for container in running:
-        if words := _BEFORE.get(container["name"]):
-            return Finding("Waiting", *words, name, container["name"])
+    for init in (container["name"] for container in running):
+        if init in _BEFORE:
+            return Finding("Waiting", _BEFORE[init], f"the model is being {_BEING[init]}", name, init)
     if running:
         return _not_ready(pod, running[0], around, told)
     return _not_set_up(pod, around.now, told)

@@ -159,7 +159,7 @@ def test_a_large_answer_is_taken_in_small_steps(start_server: Start, classifier:
     client.write(frame(HEADERS, END_HEADERS, 1, client.head(INFER)))
     parts = [content[at : at + 16_000] for at in range(0, len(content), 16_000)]
     got, frames = 0, client.frames()
-    client.socket.settimeout(10)
+    client.socket.settimeout(60)
     for part in parts:
         while window < len(part):
             kind, _, stream, payload = next(frames)

@@ -53,7 +53,11 @@ def pod(name: str = "d-1", *, image: str = "a", ready: bool = False, phase: str 
         "containerStatuses": [{"name": "server", "ready": ready, "state": {"running": {}}, "restartCount": 0}],
     }
     return {
-        "metadata": {"name": name, "ownerReferences": [_owner(f"rs-{image}")]},
+        "metadata": {
+            "name": name,
+            "labels": {"pod-template-hash": image},
+            "ownerReferences": [_owner(f"rs-{image}")],
+        },
         "spec": more.pop("spec", {}),
         "status": {**status, **more},
     }

@@ -45,6 +45,15 @@ def test_each_step_has_its_time_and_together_they_are_the_whole() -> None:
     assert ladder["steps"][2]["bytes"] == 1234
 
 
+def test_a_pod_of_the_template_before_tells_nothing_of_this_one() -> None:
+    old = started("d-z-1", ready=15)
+    old["metadata"]["labels"]["pod-template-hash"] = "z"
+    assert compute(None, replica_set(), [old], {}) is None
+    ladder = compute(None, replica_set(), [old, started()], {"d-z-1": ServerTimes(9.0), "d-a-1": ServerTimes(2.5)})
+    assert ladder is not None
+    assert (ladder["pod"], seconds(ladder)["Loaded"]) == ("d-a-1", 2.5)
+
+
 def test_speeds_are_told_where_the_server_tells_them() -> None:
     times = ServerTimes(2.5, 1.25, ((1, 900.0), (64, 9000.5)))
     ladder = compute(None, replica_set(), [started()], {"d-a-1": times}) or {}
@@ -86,7 +95,9 @@ def test_it_is_not_written_again_but_for_what_the_server_says_later() -> None:
 def test_another_template_is_another_start() -> None:
     old = compute(None, replica_set(), [started()], {"d-a-1": ServerTimes(1.0)})
     assert compute(old, replica_set("b"), [], {}) is None
-    assert (compute(old, replica_set("b"), [started("d-b-1")], {}) or {})["revision"] == "b"
+    newer = started("d-b-1")
+    newer["metadata"]["labels"]["pod-template-hash"] = "b"
+    assert (compute(old, replica_set("b"), [newer], {}) or {})["revision"] == "b"
     assert compute(old, None, [], {}) is old
 
 
