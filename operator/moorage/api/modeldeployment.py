@@ -14,6 +14,7 @@ from moorage.api.types import (
     Free,
     LabelValue,
     Model,
+    ModelVersion,
     Resource,
     Resources,
     SecretKey,
@@ -88,22 +89,7 @@ class ModelSource(Model):
     format: Format | None = None
     """TorchExport (a torch.export archive), TorchScript, or TritonRepository (a Triton model repository, served as it
     is; needs runtime.triton). Default TorchExport."""
-    version: (
-        Annotated[
-            str,
-            Field(
-                min_length=1,
-                max_length=63,
-                json_schema_extra=rules(
-                    cel(
-                        "self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')",
-                        "a version has letters, digits, '.', '_', '-' and begins and ends with a letter or digit",
-                    )
-                ),
-            ),
-        ]
-        | None
-    ) = None
+    version: ModelVersion | None = None
     """What clients and metrics see as the model's version. Default "1", or the name of the TrainingJob with
     fromTrainingJobs. Triton knows whole numbers only."""
     sha256: (

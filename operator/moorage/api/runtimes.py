@@ -5,27 +5,27 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from moorage.api.facts import InvalidSpec
-from moorage.api.types import ATOMIC, BY_NAME, Command, Env, Image, Model, Quantity, SecretKeyRef, SecretRef, cel, rules
-
-_WORD = "matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')"
+from moorage.api.types import (
+    ATOMIC,
+    BY_NAME,
+    Command,
+    Env,
+    Image,
+    Model,
+    ModelName,
+    ModelVersion,
+    Quantity,
+    SecretKeyRef,
+    SecretRef,
+    cel,
+    rules,
+)
 
 
 class RepositoryModel(Model):
     """One of several models in a server."""
 
-    name: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=63,
-            json_schema_extra=rules(
-                cel(
-                    f"self.{_WORD}",
-                    "a model's name has letters, digits, '.', '_', '-' and begins and ends with a letter or digit",
-                )
-            ),
-        ),
-    ]
+    name: ModelName
     """What clients call it."""
     path: (
         Annotated[
@@ -44,22 +44,7 @@ class RepositoryModel(Model):
         | None
     ) = None
     """Its folder or file below model.uri. Default: its name."""
-    version: (
-        Annotated[
-            str,
-            Field(
-                min_length=1,
-                max_length=63,
-                json_schema_extra=rules(
-                    cel(
-                        f"self.{_WORD}",
-                        "a version has letters, digits, '.', '_', '-' and begins and ends with a letter or digit",
-                    )
-                ),
-            ),
-        ]
-        | None
-    ) = None
+    version: ModelVersion | None = None
     """Its version, as clients and metrics see it. Default "1"."""
     format: Literal["TorchExport", "TorchScript"] | None = None
     """TorchExport or TorchScript. Default TorchExport."""

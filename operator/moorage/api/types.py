@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
 
 from moorage.api.facts import InvalidSpec
 
@@ -56,6 +57,18 @@ Quantity = Annotated[str, Field(pattern=_QUANTITY), BeforeValidator(_text), _int
 Decimal = Annotated[str, Field(pattern=_DECIMAL), BeforeValidator(_text), _int_or_string(_DECIMAL)]
 """Kubernetes has no floats in its API: an integer, or a decimal in quotes."""
 
+
+def _plain(what: str) -> FieldInfo:
+    """A part of a URL's path, as it stands. `what`: in the words of the refusal."""
+    rule = cel(
+        "self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')",
+        f"{what} has letters, digits, '.', '_', '-' and begins and ends with a letter or digit",
+    )
+    return Field(min_length=1, max_length=63, json_schema_extra=rules(rule))  # type: ignore[no-any-return]
+
+
+ModelName = Annotated[str, _plain("a model's name")]
+ModelVersion = Annotated[str, _plain("a version")]
 Text = Annotated[str, Field(max_length=1024)]
 Word = Annotated[str, Field(min_length=1, max_length=253)]
 LabelValue = Annotated[str, Field(max_length=63)]

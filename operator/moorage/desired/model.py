@@ -139,11 +139,10 @@ def place(md: ModelDeployment, model: ResolvedModel, defaults: Defaults, *, veri
     # A pod whose node restarted runs its init containers again.
     args = ["decrypt", sealed.path or "", content, "--key", f"{_KEY}/{key.key}", "--allow-existing"]
     mounts = [*({**mount, "readOnly": True} for mount in sealed.mounts), plain, {**secret, "readOnly": True}]
-    items = [{"key": key.key, "path": key.key}]
     volumes: list[Manifest] = [
         # Memory: the content is never written to a disk.
         {"name": "plain", "emptyDir": {"medium": "Memory"}},
-        {"name": "model-key", "secret": {"secretName": key.name, "items": items}},
+        {"name": "model-key", "secret": pods.secret_entry(key)},
     ]
     return Placed(
         content,

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from moorage.api.facts import InvalidSpec
-from moorage.api.types import EnvVar, Resources
+from moorage.api.types import EnvVar, Resources, SecretKeyRef
 from moorage.desired import quantity
 from moorage.desired.defaults import Defaults
 from moorage.desired.meta import Manifest
@@ -91,6 +91,11 @@ def image(name: str, defaults: Defaults) -> Manifest:
 
 def env(**values: str | int) -> list[Manifest]:
     return [{"name": name, "value": str(value)} for name, value in values.items()]
+
+
+def secret_entry(ref: SecretKeyRef) -> Manifest:
+    """A volume's source that has this one entry, as a file of its name."""
+    return {"secretName": ref.name, "items": [{"key": ref.key, "path": ref.key}]}
 
 
 def home() -> list[Manifest]:

@@ -86,6 +86,5 @@ def _secrets(torch: Torch) -> _Secrets:
     if tls := torch.tls_secret_ref:
         found.add("tls", {"secretName": tls.name}, "MOORAGE_TLS_FOLDER")
     if token := torch.token_secret_ref:
-        items = [{"key": token.key, "path": token.key}]
-        found.add("tokens", {"secretName": token.name, "items": items}, "MOORAGE_TOKEN_FILE", f"/{token.key}")
+        found.add("tokens", pods.secret_entry(token), "MOORAGE_TOKEN_FILE", f"/{token.key}")
     return found
