@@ -5,6 +5,7 @@ a count, a time and a line in the log.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -166,6 +167,25 @@ class Edge:
         self.last_request = at
         self.metrics.in_flight.begin(at)
 
+    def submit(
+        self,
+        entry: Entry,
+        engine: Engine,
+        asked: protocol.InferRequest,
+        ran: Callable[[Result], None],
+        began: float,
+        *,
+        late: bool,
+        within: float = math.inf,
+    ) -> Job:
+        """`late`: it has waited for its model, which counts as waiting; `within`: seconds, where its protocol says
+        besides how long its client waits. Raises TimedOut, and what `Engine.submit` raises."""
+        timeout = min(within, asked.timeout - (time.perf_counter() - began) if late else asked.timeout)
+        if timeout <= 0:
+            raise TimedOut
+        entry.used = max(entry.used, began)
+        return engine.submit(asked.inputs, asked.rows, ran, asked.priority, timeout)
+
     def end(self, entry: Entry | None, began: float, status: int, now: float) -> None:
         self.metrics.in_flight.end(began, now - began)
         (self.metrics.nobody if entry is None else entry.metrics).answered(status, now - began)
@@ -245,13 +265,9 @@ class Edge:
         assert entry is not None and entry.engine is not None and entry.signature is not None
         engine, signature = entry.engine, entry.signature
         asked = protocol.parse_request(request.body, signature, request.headers.get(protocol.HEADER_LENGTH))
-        timeout = asked.timeout
-        if state.late and (timeout := timeout - (time.perf_counter() - request.began)) <= 0:
-            raise TimedOut
-        entry.used = max(entry.used, request.began)
         state.asked, state.engine = asked, engine
         ran = partial(self._ran, request, signature)
-        state.job = engine.submit(asked.inputs, asked.rows, ran, asked.priority, timeout)
+        state.job = self.submit(entry, engine, asked, ran, request.began, late=state.late)
 
     def _ran(self, request: Request, signature: Signature, result: Result) -> None:
         """The model's outputs, or why there are none."""

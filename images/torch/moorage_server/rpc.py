@@ -15,7 +15,7 @@ from typing import Any
 
 from . import __version__, http2, protobuf, protocol
 from .edge import GOING, LOADING, UNKNOWN, Edge
-from .engine import Engine, Job, QueueFull, Result, TimedOut
+from .engine import Engine, Job, QueueFull, Result
 from .http2 import Call
 from .protobuf import CLASSES, HEALTH, NOT_SERVING, SERVICE, SERVING
 from .repository import Entry
@@ -223,14 +223,9 @@ class Rpc:
         if engine.full:
             raise QueueFull
         asked = one.asked = protobuf.parse_request(request, entry.signature)
-        timeout = min(asked.timeout, _left(one.call))
-        if one.late:
-            timeout = min(timeout, asked.timeout - (time.perf_counter() - one.began))
-        if timeout <= 0:
-            raise TimedOut
-        entry.used, one.engine = max(entry.used, one.began), engine
+        one.engine = engine
         ran = partial(self._ran, one, entry.signature)
-        one.job = engine.submit(asked.inputs, asked.rows, ran, asked.priority, timeout)
+        one.job = self._edge.submit(entry, engine, asked, ran, one.began, late=one.late, within=_left(one.call))
 
     def _resume(self, one: Inference, request: Any, failed: Exception | None) -> None:
         """Its model is there, or will not be."""
