@@ -81,7 +81,10 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         model_deployment(runtime={"torch": {"device": "GPU"}}),
         'Unsupported value: "GPU": supported values: "Auto", "CPU", "CUDA"',
     ),
-    "unknown format": (model(format="ONNX"), 'supported values: "TorchExport", "TorchScript", "TritonRepository"'),
+    "unknown format": (
+        model(format="ONNX"),
+        'supported values: "TorchExport", "TorchScript", "Python", "TritonRepository"',
+    ),
     "unknown task": (recipe(task="Clustering"), 'supported values: "Classification", "Regression"'),
     "negative replicas": (model_deployment(replicas=-1), "should be greater than or equal to 0"),
     "too many replicas": (model_deployment(replicas=1001), "should be less than or equal to 1000"),
@@ -134,6 +137,14 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     "no key": (model(uri="s3://bucket"), "write s3://BUCKET/KEY"),
     "version": (model(version="1 beta"), "a version has letters, digits, '.', '_', '-'"),
     "sha256": (model(sha256="abc"), "write the 64 lower-case hexadecimal digits of sha256sum"),
+    "Python on Triton": (
+        model_deployment(model={**URI, "format": "Python"}, runtime={"triton": {}}),
+        "format Python needs runtime.torch",
+    ),
+    "Python by a recipe": (
+        training_job(output={"uri": "pvc://models/1", "format": "Python"}),
+        "a recipe exports TorchExport or TorchScript: Python is what a script may leave",
+    ),
     "torch repository": (model(format="TritonRepository"), "use runtime.triton for a TritonRepository"),
     "a key for what training writes": (
         model_deployment(model={"fromTrainingJobs": {"matchLabels": {"a": "b"}}, "decryptionKeyRef": {"name": "k"}}),

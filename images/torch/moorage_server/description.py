@@ -74,7 +74,7 @@ def fit_outputs(
 def signature_of(description: Description) -> Signature:
     """The description taken at its word, for a program that says nothing of its own."""
     if not description.inputs or not description.outputs:
-        raise _mismatch("must list inputs and outputs: a TorchScript program does not say what it takes")
+        raise _mismatch("must list inputs and outputs: the model itself does not say what it takes")
     return Signature(description.inputs, description.outputs)
 
 

@@ -16,8 +16,9 @@ from urllib.parse import parse_qs
 import orjson
 import structlog
 
-from . import __version__, protocol
+from . import __version__, generate, protocol
 from .engine import Engine, Job, ModelFailed, QueueFull, Result, Stopped, TimedOut
+from .generations import Generations
 from .logs import AccessLog
 from .messages import CLIENT_GONE, Request, Response, error
 from .metrics import Metrics
@@ -26,10 +27,12 @@ from .security import Tokens
 from .settings import Settings
 from .signature import Signature
 
-PLATFORMS = {"TorchExport": "pytorch_torchexport", "TorchScript": "pytorch_torchscript"}
+PLATFORMS = {"TorchExport": "pytorch_torchexport", "TorchScript": "pytorch_torchscript", "Python": "python"}
 _EXTENSIONS = ["binary_tensor_data", "schedule_policy"]
+_LAST: tuple[list[str], ...] = ([], ["ready"], ["infer"], ["generate"], ["generate_stream"])
 NO_SUCH_PATH = (
-    "no such path; there are /v2/health/{live,ready}, /v2, /v2/models/NAME[/versions/V][/ready|/infer], "
+    "no such path; there are /v2/health/{live,ready}, /v2, "
+    "/v2/models/NAME[/versions/V][/ready|/infer|/generate|/generate_stream], "
     "/v2/repository/index and, where several models are served, /v2/repository/models/NAME/{load,unload}"
 )
 UNKNOWN = "a bearer token is needed that this server knows: send Authorization: Bearer TOKEN"
@@ -50,20 +53,22 @@ class Route:
     probe: bool = False
     needs_model: bool = False
     """To infer it has to be in memory; to tell of it, to have been there."""
+    batched: bool = True
+    """It waits for a batch."""
 
 
 class State:
     """What the edge knows of a request on its way."""
 
-    __slots__ = ("asked", "engine", "job", "late", "route")
+    __slots__ = ("asked", "cancel", "late", "route")
 
     def __init__(self, route: Route) -> None:
         self.route = route
         self.asked: protocol.InferRequest | None = None
-        self.engine: Engine | None = None
         self.late = False
         """It has waited for its model."""
-        self.job: Job | None = None
+        self.cancel: Callable[[], None] | None = None
+        """Tells who works for it that nobody waits any more."""
 
 
 @dataclass(slots=True)
@@ -94,6 +99,8 @@ class Edge:
                 self._routes[path] = Route(_GET, self._model, entry, needs_model=True)
                 self._routes[path + b"/ready"] = Route(_GET, self._model_ready, entry)
                 self._routes[path + b"/infer"] = Route(_POST, self._infer, entry, infers=True, needs_model=True)
+                for end, call in ((b"/generate", self._generate), (b"/generate_stream", self._generate_stream)):
+                    self._routes[path + end] = Route(_POST, call, entry, infers=True, needs_model=True, batched=False)
             if self.repository.several:
                 path = f"/v2/repository/models/{name}".encode()
                 self._routes[path + b"/load"] = Route(_POST, self._load, entry)
@@ -147,10 +154,10 @@ class Edge:
             if status == CLIENT_GONE and route.entry is not None:
                 self.repository.forget(route.entry, request)
             if route.infers:
-                if status == CLIENT_GONE and state.job is not None and state.engine is not None:
-                    state.engine.cancel(state.job)
-                # They know this request, and a model: neither must wait for the next one or for the garbage collector.
-                state.job = state.engine = None
+                if status == CLIENT_GONE and state.cancel is not None:
+                    state.cancel()
+                # It knows this request, and a model: neither must wait for the next one or for the garbage collector.
+                state.cancel = request.on_room = None
                 self.end(route.entry, began, status, now)
             if state.route.probe and self.settings.log_level != "debug":
                 return
@@ -265,9 +272,10 @@ class Edge:
         assert entry is not None and entry.engine is not None and entry.signature is not None
         engine, signature = entry.engine, entry.signature
         asked = protocol.parse_request(request.body, signature, request.headers.get(protocol.HEADER_LENGTH))
-        state.asked, state.engine = asked, engine
+        state.asked = asked
         ran = partial(self._ran, request, signature)
-        state.job = self.submit(entry, engine, asked, ran, request.began, late=state.late)
+        job = self.submit(entry, engine, asked, ran, request.began, late=state.late)
+        state.cancel = partial(engine.cancel, job)
 
     def _ran(self, request: Request, signature: Signature, result: Result) -> None:
         """The model's outputs, or why there are none."""
@@ -285,6 +293,36 @@ class Edge:
         else:
             header = f"Inference-Header-Content-Length: {binary}\r\n"
             request.answer(Response(200, body, header, content_type="application/octet-stream"))
+
+    def _generate(self, request: Request) -> None:
+        asked, entry, generations = self._asked_for_text(request)
+        told = partial(self._told, request)
+        answer = generate.Whole(request, _common(entry, asked), told, entry.metrics, self.settings.max_body_bytes)
+        self._begin_text(request, asked, generations, answer)
+
+    def _generate_stream(self, request: Request) -> None:
+        asked, entry, generations = self._asked_for_text(request)
+        answer = generate.Events(request, _common(entry, asked), partial(self._told, request), entry.metrics)
+        self._begin_text(request, asked, generations, answer)
+
+    def _asked_for_text(self, request: Request) -> tuple[generate.Asked, Entry, Generations]:
+        entry = _entry(request)
+        if entry.generations is None or not entry.generations.able:
+            raise protocol.BadRequest(f"{entry.source.name!r} generates no text: ask it by /infer")
+        return generate.parse(request.body), entry, entry.generations
+
+    def _begin_text(
+        self,
+        request: Request,
+        asked: generate.Asked,
+        generations: Generations,
+        answer: generate.Whole | generate.Events,
+    ) -> None:
+        entry = _entry(request)
+        entry.used = max(entry.used, request.began)
+        one = generations.submit(asked.text, asked.parameters, answer.piece, answer.end)
+        answer.taken = partial(generations.taken, one)
+        answer.cancel = request.state.cancel = partial(generations.cancel, one)
 
     # What may not.
 
@@ -312,7 +350,7 @@ class Edge:
         if not self.repository.ready:
             return error(503, LOADING, _SOON) if route.call != self._model_ready else None
         # Before the work of reading what would be turned away.
-        if route.infers and self.repository.full(entry):
+        if route.batched and route.infers and self.repository.full(entry):
             return self._told(request, QueueFull())
         return None
 
@@ -325,7 +363,7 @@ class Edge:
         asked = None
         if rest[:1] == ["versions"] and len(rest) > 1:
             asked, rest = rest[1], rest[2:]
-        if parts[:2] != ["v2", "models"] or len(parts) < 3 or rest not in ([], ["ready"], ["infer"]):
+        if parts[:2] != ["v2", "models"] or len(parts) < 3 or rest not in _LAST:
             return NO_SUCH_PATH
         entry = self.repository.entries.get(parts[2])
         return self.unknown_model(parts[2]) if entry is None else self.unknown_version(entry, asked or "")
@@ -359,6 +397,8 @@ class Edge:
             return 503, str(failed)
         if isinstance(failed, TimedOut):
             return 504, "the request waited for longer than its timeout"
+        if isinstance(failed, generate.TooLong):
+            return 500, str(failed)
         if isinstance(failed, ModelFailed):
             return 500, f"the model failed on this request: {failed}"
         self._log.error("request failed", path=path, exc_info=failed)
@@ -390,6 +430,14 @@ def _entry(request: Request) -> Entry:
     entry: Entry | None = request.state.route.entry
     assert entry is not None
     return entry
+
+
+def _common(entry: Entry, asked: generate.Asked) -> dict[str, Any]:
+    """What each answer of a text begins with."""
+    source = entry.source
+    return {
+        **({"id": asked.id} if asked.id else {}), "model_name": source.name, "model_version": source.version,
+    }  # fmt: skip
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:

@@ -19,7 +19,7 @@ import numpy as np
 
 from moorage_store.termination import one_line
 
-from .failures import DeviceLost
+from .failures import Lost, ModelCrashed
 from .signature import Array, Signature
 
 INLINE_SECONDS = 0.002
@@ -30,6 +30,10 @@ _WEIGHT = 0.2  # of the last batch in the mean
 class Runnable(Protocol):
     @property
     def signature(self) -> Signature: ...
+    @property
+    def inline(self) -> bool:
+        """Whether the loop may wait for it where it takes a moment."""
+
     def run(self, inputs: Sequence[Array]) -> list[Array]: ...
 
 
@@ -86,6 +90,7 @@ class Engine:
         that leaves the model unusable."""
         self._model = model
         self._thread = thread
+        self._inline = model.inline
         self._batches = model.signature.batch is not None
         self._least_rows, self._max_rows = model.signature.batch_sizes(max_batch_size)
         self._shapes_differ = any(dim.dynamic for spec in model.signature.inputs for dim in spec.dims[1:])
@@ -200,7 +205,7 @@ class Engine:
             return
         size = sum(array.size for job in batch for array in job.inputs)
         try:
-            if self._seconds * max(1.0, size / self._size) > INLINE_SECONDS:
+            if not self._inline or self._seconds * max(1.0, size / self._size) > INLINE_SECONDS:
                 running = self._loop.run_in_executor(self._thread, self._timed, batch, size)
                 self._running = True
                 running.add_done_callback(lambda ran: self._ran(batch, ran))
@@ -234,8 +239,9 @@ class Engine:
 
     def _break(self, batch: list[Job], error: BaseException) -> None:
         """The model is of no more use, and so is the server."""
+        told = ModelFailed(str(error)) if isinstance(error, ModelCrashed) else Stopped()
         for job in batch:
-            self._tell(job, Stopped())
+            self._tell(job, told)
         self.stop()
         self._on_break(error)
 
@@ -279,12 +285,12 @@ class Engine:
             outputs = self._forward(
                 [np.concatenate(parts) for parts in zip(*(j.inputs for j in batch), strict=True)], rows
             )
-        except DeviceLost:
+        except Lost:
             raise
         except Exception as error:
             if len(batch) > 1:
                 return [result for job in batch for result in self._run([job])]
-            return [ModelFailed(one_line(error))]
+            return [error if isinstance(error, ModelFailed) else ModelFailed(one_line(error))]
         ends = itertools.accumulate([job.rows for job in batch])
         return [[array[end - job.rows : end] for array in outputs] for job, end in zip(batch, ends, strict=True)]
 

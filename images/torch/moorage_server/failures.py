@@ -1,4 +1,5 @@
-"""What ends the server: it could not start, or its device broke. In words for the person who deployed the model.
+"""What ends the server: it could not start, or its device or its model's process broke. In words for the person who
+deployed the model.
 
 The reasons and exit codes are those of the contract; what goes wrong with a single request lives in `protocol` and
 `engine`.
@@ -22,6 +23,7 @@ EXIT_CODES = {
     # Worth another try.
     "OutOfMemory": FAILED,
     "LoadFailed": FAILED,
+    "ModelCrashed": FAILED,
     "InternalError": FAILED,
 }
 
@@ -36,5 +38,13 @@ class StartupError(Exception):
         self.exit_code = EXIT_CODES[reason] if exit_code is None else exit_code
 
 
-class DeviceLost(Exception):
+class Lost(Exception):
+    """The model is of no more use, and what runs it must begin anew."""
+
+
+class DeviceLost(Lost):
     """The device failed for good: nothing runs on it any more in this process."""
+
+
+class ModelCrashed(Lost):
+    """The process of a model ended by itself."""

@@ -152,6 +152,8 @@ class Connection(asyncio.Protocol):
         self._blocked = False
         if not self._hung_up:
             self.deadline = FOREVER
+            if self._current is not None and self._current.on_room is not None:
+                self._current.on_room()
             self._pump()
 
     # From the parser.
@@ -306,13 +308,47 @@ class Connection(asyncio.Protocol):
             self._send(request, response)
             self._pump()
 
-    def _send(self, request: Request, response: Response) -> None:
+    def begin(self, request: Request, content_type: str, headers: str) -> None:
+        if request is not self._current:
+            return
+        keep = request.keep_alive = not request.old and self._keeps(request)
+        self._drop(request)
+        framing = "" if request.old else "Transfer-Encoding: chunked\r\n"
+        connection = "" if keep else "Connection: close\r\n"
+        head = f"{headers}{connection}Content-Type: {content_type}\r\n{framing}\r\n".encode()
+        self._transport.write(b"".join((_STATUS[200], self._door.date, head)))
+
+    def write(self, request: Request, data: bytes) -> bool:
+        if request is not self._current:
+            return True
+        self._transport.write(data if request.old else b"%x\r\n%b\r\n" % (len(data), data))
+        return not self._blocked
+
+    def end(self, request: Request, status: int, error: str) -> None:
+        if request is not self._current:
+            return
         self._current = None
-        self._door.held -= request.held
-        request.held, request.body = 0, b""
+        if not request.old:
+            self._transport.write(b"0\r\n\r\n")
+        self._finish(request, status, error)
+        if not request.keep_alive:
+            self._hang_up()
+        self._pump()
+
+    def _keeps(self, request: Request) -> bool:
         # Who sent more before it was told is answered that, too.
         last = self._door.last_answers and not self._waiting
-        keep = request.keep_alive and not (response.close or last or self.crowded)
+        return request.keep_alive and not (last or self.crowded)
+
+    def _drop(self, request: Request) -> None:
+        """Of what it asked nobody has need any more."""
+        self._door.held -= request.held
+        request.held, request.body = 0, b""
+
+    def _send(self, request: Request, response: Response) -> None:
+        self._current = None
+        self._drop(request)
+        keep = self._keeps(request) and not response.close
         body = response.body
         connection = "" if keep and not request.old else f"Connection: {'keep-alive' if keep else 'close'}\r\n"
         head = (

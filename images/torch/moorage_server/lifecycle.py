@@ -23,7 +23,7 @@ from moorage_store import termination
 from . import security
 from .door import Door
 from .edge import Edge, MetricsEdge
-from .failures import FAILED, DeviceLost, StartupError
+from .failures import FAILED, DeviceLost, ModelCrashed, StartupError
 from .memory import keep_freed
 from .messages import Limits
 from .metrics import Metrics
@@ -86,6 +86,8 @@ async def run(settings: Settings) -> int:
         await door.end()
         error = repository.broken.exception()
         assert error is not None  # it does not end otherwise
+        if isinstance(error, ModelCrashed):
+            raise StartupError("ModelCrashed", f"{error}; its log says more") from error
         if not isinstance(error, DeviceLost):
             raise error
         raise StartupError("DeviceUnavailable", f"the model cannot run any more: {error}", FAILED) from error

@@ -30,7 +30,7 @@ from .failures import FAILED, DeviceLost, StartupError
 from .model import DTYPES, Model, leaves, out_of_memory, pick
 from .program import Function, flat, fused
 from .settings import Source
-from .signature import Dim, Signature, TensorSpec
+from .signature import BYTES, Dim, Signature, TensorSpec
 from .threads import cpus
 
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
@@ -98,6 +98,9 @@ def _load(source: Source, device: str, max_batch_size: int) -> Model:
     described = description.read(path) if path.is_dir() else None
     if described and described.format not in (None, wanted):
         message = f"{description.FILE} says format {described.format}, the server was told {wanted}"
+        raise StartupError("FormatMismatch", message)
+    if described and any(spec.datatype == BYTES for spec in (*described.inputs, *described.outputs)):
+        message = f"{description.FILE} has tensors of {BYTES}, which torch has not: those are for format Python"
         raise StartupError("FormatMismatch", message)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

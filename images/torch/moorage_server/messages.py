@@ -3,6 +3,7 @@
 Data, and the promise of an application; how they travel is `http1`'s.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -35,6 +36,12 @@ class Connection(Protocol):
 
     def answer(self, request: "Request", response: "Response") -> None: ...
 
+    def begin(self, request: "Request", content_type: str, headers: str) -> None: ...
+
+    def write(self, request: "Request", data: bytes) -> bool: ...
+
+    def end(self, request: "Request", status: int, error: str) -> None: ...
+
 
 class Response:
     __slots__ = ("body", "close", "content_type", "error", "headers", "status")
@@ -62,7 +69,7 @@ def error(status: int, message: str, headers: str = "", *, close: bool = False) 
 class Request:
     __slots__ = (
         "began", "body", "connection", "crowded", "finished", "headers", "held", "keep_alive", "method", "old",
-        "refusal", "size", "state", "target",
+        "on_room", "refusal", "size", "state", "target",
     )  # fmt: skip
 
     def __init__(self, connection: "Connection") -> None:
@@ -85,6 +92,8 @@ class Request:
         self.finished = False
         self.state: Any = None
         """The application's own."""
+        self.on_room: Callable[[], None] | None = None
+        """Of an answer in pieces: called when its client has read what it had not."""
 
     @property
     def path(self) -> str:
@@ -95,6 +104,19 @@ class Request:
     def answer(self, response: Response) -> None:
         """Send it; nothing is sent where the client has gone."""
         self.connection.answer(self, response)
+
+    # An answer in pieces, of status 200.
+
+    def begin(self, content_type: str, headers: str = "") -> None:
+        self.connection.begin(self, content_type, headers)
+
+    def write(self, data: bytes) -> bool:
+        """Whether there is room for more; if not, wait for `on_room`."""
+        return self.connection.write(self, data)
+
+    def end(self, status: int, error: str) -> None:
+        """`status`: as it is counted and logged; the client was told 200."""
+        self.connection.end(self, status, error)
 
 
 class Application(Protocol):

@@ -81,10 +81,18 @@ class ModelMetrics:
         self.requests: Counter[int] = Counter()
         """By HTTP status."""
         self.durations, self.waits, self.runs = Durations(buckets), Durations(buckets), Durations(buckets)
+        self.firsts = Durations(buckets)
+        self.pieces = 0
 
     def answered(self, code: int, seconds: float) -> None:
         self.requests[code] += 1
         self.durations.observe(seconds)
+
+    def piece(self, began: float, *, first: bool) -> None:
+        """Of a text, for a request that came then (time.perf_counter())."""
+        self.pieces += 1
+        if first:
+            self.firsts.observe(time.perf_counter() - began)
 
     def ran(self, waited: Iterable[float], seconds: float) -> None:
         """A batch: how long each of its requests had waited, and how long the model took."""
@@ -210,6 +218,15 @@ class _Live(Collector):
             "moorage_server_forward_duration_seconds",
             "Time of a batch in the model: the rate of its sum is the busy fraction.",
         )
+        firsts = _histogram(
+            "moorage_server_time_to_first_token_seconds",
+            "Time from a request's headers to the first piece of its text.",
+        )
+        pieces = CounterMetricFamily(
+            "moorage_server_generated_tokens_total",
+            "Pieces of text that models gave: of most models a token each.",
+            labels=_MODEL,
+        )
         for model in {*metrics.models, metrics.nobody}:
             if not model.requests and len(metrics.models) > 1:
                 continue
@@ -219,7 +236,10 @@ class _Live(Collector):
             model.durations.add_to(durations, labels)
             model.waits.add_to(waits, labels)
             model.runs.add_to(runs, labels)
-        yield from (requests, durations, waits, runs)
+            if model.pieces:
+                model.firsts.add_to(firsts, labels)
+                pieces.add_metric(labels, model.pieces)
+        yield from (requests, durations, waits, runs, firsts, pieces)
         yield GaugeMetricFamily(
             "moorage_server_requests_in_flight", "Inference requests waiting or running.", value=metrics.in_flight.now
         )

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from moorage_store.termination import one_line
@@ -33,6 +32,7 @@ class OtherOutputs(ValueError):
 class Model:
     signature: Signature
     device: str
+    inline = True
     forward: Callable[[list[torch.Tensor]], Sequence[torch.Tensor]]
     """Both in the order of the signature."""
     # Sizes each input was exported with: the best guess for dimensions that are free.
@@ -42,6 +42,9 @@ class Model:
     warm_up_seconds: float = 0.0
     batch_seconds: dict[int, float] = field(default_factory=dict)
     """Of a batch by its rows, as far as was measured."""
+
+    def close(self) -> None:
+        """It goes with its last reference."""
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """The outputs in the order of the signature. BF16, which numpy lacks, comes as float32."""
@@ -65,7 +68,7 @@ class Model:
         start = time.perf_counter()
         low, high = self.signature.batch_sizes(max_batch_size)
         for count in sorted({low, high}):
-            inputs = self._zeros(count)
+            inputs = self.signature.zeros(count, self.examples)
             try:
                 outputs = self.run(inputs)
             except OtherOutputs as error:
@@ -81,16 +84,12 @@ class Model:
                 raise StartupError("LoadFailed", message) from error
             for spec, array in zip(self.signature.outputs, outputs, strict=True):
                 _check_output(spec, array)
-        self.batch_seconds = dict(known or calibration.measure(lambda rows: self.run(self._zeros(rows)), low, high))
+        self.batch_seconds = dict(known or calibration.measure(self._try, low, high))
         self.warm_up_seconds = time.perf_counter() - start
         return ""
 
-    def _zeros(self, rows: int) -> list[Array]:
-        return [np.zeros(self._sizes(spec, rows), ARRAYS[spec.datatype]) for spec in self.signature.inputs]
-
-    def _sizes(self, spec: TensorSpec, rows: int) -> list[int]:
-        sizes = self.examples.get(spec.name) or [dim.low if dim.dynamic else dim.size for dim in spec.dims]
-        return [rows, *sizes[1:]] if self.signature.batch else sizes
+    def _try(self, rows: int) -> object:
+        return self.run(self.signature.zeros(rows, self.examples))
 
     def _guesses(self) -> bool:
         return any(
@@ -137,10 +136,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def _check_output(spec: TensorSpec, array: Array) -> None:
-    fits = array.ndim == len(spec.dims) and all(
-        dim.dynamic or dim.size == size for dim, size in zip(spec.dims, array.shape, strict=True)
-    )
-    if not fits or array.dtype != ARRAYS[spec.datatype]:
+    if not spec.fits(array.shape) or array.dtype != ARRAYS[spec.datatype]:
         raise StartupError(
             "FormatMismatch", f"output {spec} is described, the model gives {array.dtype} {list(array.shape)}"
         )

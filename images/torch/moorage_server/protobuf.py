@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 
 from . import protocol
 from .protocol import BadRequest, InferRequest
-from .signature import ARRAYS, Array, Signature, TensorSpec
+from .signature import ARRAYS, BYTES, Array, Signature, TensorSpec
 
 SERVICE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"
@@ -231,7 +231,12 @@ def parse_request(request: Any, signature: Signature) -> InferRequest:
 
 def _input(tensor: Any, raw: bytes | None, spec: TensorSpec) -> Array:
     shape = protocol.checked_shape(tensor.datatype, list(tensor.shape), spec)
-    return protocol.of_bytes(_typed(tensor.contents, spec) if raw is None else raw, shape, spec)
+    if raw is not None:
+        return protocol.of_bytes(raw, shape, spec)
+    values = _values(tensor.contents, spec)
+    if spec.datatype == BYTES:
+        return protocol.of_texts(values, shape, spec)
+    return protocol.of_bytes(_typed(values, spec), shape, spec)
 
 
 # The field of InferTensorContents for each datatype; those of 16 bits have none.
@@ -240,16 +245,20 @@ _CONTENTS = {
     **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
     **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
     "INT64": "int64_contents", "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents",
+    BYTES: "bytes_contents",
 }  # fmt: skip
 
 
-def _typed(contents: Message, spec: TensorSpec) -> bytes:
-    """As bytes, little-endian."""
+def _values(contents: Message, spec: TensorSpec) -> Sequence[Any]:
     field = _CONTENTS.get(spec.datatype)
     if others := [name.name for name, _ in contents.ListFields() if name.name != field]:
         expected = f"its values belong in {field}" if field else "it has to come in raw_input_contents"
         raise BadRequest(f"input {spec.name!r} is {spec.datatype} and has {others[0]}; {expected}")
-    values = getattr(contents, field) if field else []
+    return getattr(contents, field) if field else []
+
+
+def _typed(values: Sequence[Any], spec: TensorSpec) -> bytes:
+    """As bytes, little-endian."""
     want = ARRAYS[spec.datatype]
     array = np.array(values, want if want.kind in "fb" or want.itemsize == 8 else np.int64)
     cast = array.astype(want.newbyteorder("<"))

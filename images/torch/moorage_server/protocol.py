@@ -1,9 +1,10 @@
 """The Open Inference Protocol's bodies to arrays and arrays to bodies, checked against a model's signature.
 
 JSON, and with the binary tensor data extension also raw bytes behind it (little-endian, row-major; BF16 as its two
-bytes): some tensors or all, in requests and in answers. Pure: no I/O, no torch, no HTTP. A request that does not fit is
-a `BadRequest` whose message names the tensor and says what was expected. In JSON a NaN or an infinity is `null` in
-answers, for JSON has neither, and `null` is refused in requests; binary data may hold both.
+bytes, each of BYTES behind its length): some tensors or all, in requests and in answers. Pure: no I/O, no torch, no
+HTTP. A request that does not fit is a `BadRequest` whose message names the tensor and says what was expected. In JSON a
+NaN or an infinity is `null` in answers, for JSON has neither, and `null` is refused in requests; binary data may hold
+both.
 """
 
 import itertools
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from .signature import ARRAYS, Array, Dim, Signature, TensorSpec
+from .signature import ARRAYS, BYTES, Array, Dim, Signature, TensorSpec
 
 # Numbers too large for their type are looked for, and told to whom they come from; numpy's warnings reach nobody.
 np.seterr(over="ignore")
@@ -183,6 +184,8 @@ _SQUARES = {np.dtype(kind): float(np.finfo(kind).max) ** 2 for kind in (np.float
 
 def _of_list(data: list[Any], shape: list[int], spec: TensorSpec) -> Array:
     want = ARRAYS[spec.datatype]
+    if spec.datatype == BYTES:
+        return _texts(data, shape, spec)
     array = _plain(data, want) if len(data) == math.prod(shape) else None
     return _checked(data, shape, spec, want) if array is None else array.reshape(shape)
 
@@ -201,6 +204,24 @@ def _plain(data: list[Any], want: np.dtype[Any]) -> Array | None:
     except OverflowError:
         pass
     return None
+
+
+def _texts(data: list[Any], shape: list[int], spec: TensorSpec) -> Array:
+    flat = data
+    while flat and all(isinstance(one, list) for one in flat):
+        flat = list(itertools.chain.from_iterable(flat))
+    if not all(isinstance(one, str) for one in flat):
+        raise BadRequest(f"{_what(spec)}: its data must be texts, and nothing else; other bytes go as binary data")
+    return of_texts([one.encode() for one in flat], shape, spec)
+
+
+def of_texts(texts: Sequence[bytes], shape: list[int], spec: TensorSpec) -> Array:
+    """An array of BYTES."""
+    if len(texts) != math.prod(shape):
+        raise BadRequest(f"{_what(spec)}: its data has {len(texts)} values, the shape {shape} needs {math.prod(shape)}")
+    array = np.empty(len(texts), ARRAYS[BYTES])
+    array[:] = texts
+    return array.reshape(shape)
 
 
 def _checked(data: list[Any], shape: list[int], spec: TensorSpec, want: np.dtype[Any]) -> Array:
@@ -251,6 +272,8 @@ def _parsed(data: list[Any], want: np.dtype[Any]) -> Array:
 
 
 def of_bytes(raw: memoryview | bytes, shape: list[int], spec: TensorSpec) -> Array:
+    if spec.datatype == BYTES:
+        return of_texts(_split(raw, spec), shape, spec)
     if len(raw) != (size := math.prod(shape) * _width(spec)):
         raise BadRequest(f"{_what(spec)}: its binary data has {len(raw)} bytes, {spec.datatype} {shape} needs {size}")
     if spec.datatype == "BF16":
@@ -261,6 +284,19 @@ def of_bytes(raw: memoryview | bytes, shape: list[int], spec: TensorSpec) -> Arr
         raise BadRequest(f"{_what(spec)}: its binary data must be bytes of 0 and 1")
     # A copy: torch takes no array that must not be written to, and rows of a batch are copied together anyway.
     return np.frombuffer(raw, want.newbyteorder("<")).astype(want).reshape(shape)
+
+
+def _split(raw: memoryview | bytes, spec: TensorSpec) -> list[bytes]:
+    """Each behind its length, a number of four bytes."""
+    found: list[bytes] = []
+    at = 0
+    while at < len(raw):
+        begin = at + 4
+        at = begin + int.from_bytes(raw[at:begin], "little")
+        if begin > len(raw) or at > len(raw):
+            raise BadRequest(f"{_what(spec)}: its binary data ends within value {len(found)}")
+        found.append(bytes(raw[begin:at]))
+    return found
 
 
 def _width(spec: TensorSpec) -> int:
@@ -363,10 +399,20 @@ def answer(
 
 
 def _output(spec: TensorSpec, array: Array) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": array.shape, "data": array.reshape(-1)}
+    data = array.reshape(-1) if spec.datatype != BYTES else [_text(one, spec) for one in array.reshape(-1)]
+    return {"name": spec.name, "datatype": spec.datatype, "shape": array.shape, "data": data}
+
+
+def _text(value: bytes, spec: TensorSpec) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise BadRequest(f"output {spec.name!r} is no text, which JSON cannot say: ask for it as binary data") from None
 
 
 def to_bytes(spec: TensorSpec, array: Array) -> bytes:
+    if spec.datatype == BYTES:
+        return b"".join(part for one in array.reshape(-1) for part in (len(one).to_bytes(4, "little"), one))
     if spec.datatype == "BF16":
         return (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()

@@ -22,12 +22,14 @@ from typing import Any, Protocol
 
 import structlog
 
-from . import calibration
+from . import calibration, handler
 from .engine import Engine, QueueFull, Runnable, Stopped
-from .failures import StartupError
+from .failures import ModelCrashed, StartupError
+from .generations import Generations
+from .handler import Handler
 from .memory import give_back
 from .metrics import Metrics, ModelMetrics
-from .settings import Settings, Source
+from .settings import PYTHON, Settings, Source
 from .signature import Signature
 
 RETRY_SECONDS = 30.0
@@ -40,7 +42,10 @@ class Loaded(Runnable, Protocol):
     device: str
     warm_up_seconds: float
     batch_seconds: dict[int, float]
-    bytes: int
+
+    @property
+    def bytes(self) -> int: ...
+    def close(self) -> None: ...
 
 
 class NotLoaded(Exception):
@@ -57,8 +62,8 @@ class Entry:
     """One model of the repository."""
 
     __slots__ = (
-        "batch_seconds", "bytes", "engine", "failed", "failed_at", "file_bytes", "held", "metrics", "needed",
-        "signature", "source", "used", "waiting",
+        "batch_seconds", "bytes", "engine", "failed", "failed_at", "file_bytes", "generations", "held", "loaded",
+        "metrics", "needed", "signature", "source", "used", "waiting",
     )  # fmt: skip
 
     def __init__(self, source: Source, metrics: ModelMetrics) -> None:
@@ -67,6 +72,9 @@ class Entry:
         """Where it takes requests."""
         self.held: Engine | None = None
         """Where it is in memory, if only to end what it has begun."""
+        self.generations: Generations | None = None
+        """Of one that has a process of its own."""
+        self.loaded: Loaded | None = None
         self.signature: Signature | None = None
         """Known from its first loading on."""
         self.file_bytes = self.bytes = 0
@@ -80,6 +88,11 @@ class Entry:
         """It waits for its turn to be loaded, or is being loaded."""
         self.waiting: dict[object, Resume] = {}
         """Who has to hear of it, by what they asked with."""
+
+    @property
+    def idle(self) -> bool:
+        """It has nothing to do, where it is in memory."""
+        return (self.held is None or self.held.idle) and (self.generations is None or self.generations.idle)
 
     @property
     def hopeless(self) -> bool:
@@ -122,8 +135,8 @@ class Repository:
         self._stopped = False
         self._log: Any = structlog.get_logger()
         metrics.memory_budget.set(self._budget)
-        metrics.queue_size = lambda: sum(engine.queue_size for engine in self._engines())
-        metrics.queue_oldest = lambda: max((engine.oldest() for engine in self._engines()), default=0.0)
+        metrics.queue_size = lambda: sum(queue.queue_size for queue in self._queues())
+        metrics.queue_oldest = lambda: max((queue.oldest() for queue in self._queues()), default=0.0)
 
     async def start(self) -> None:
         """Loads what is to be there from the beginning. Raises StartupError where nothing can be served."""
@@ -142,7 +155,7 @@ class Repository:
                     raise
                 self._give_up(entry, error)
         failures = [entry.failed for entry in self.entries.values() if entry.failed]
-        if failures and not self._engines():
+        if failures and all(entry.held is None for entry in self.entries.values()):
             raise failures[0]
         if not self.several:
             # What is there now stays: the collector need not look at half a million objects of torch again and again.
@@ -206,6 +219,8 @@ class Repository:
             entry.needed = False
             if entry.held is not None:
                 entry.held.stop()
+            if entry.generations is not None:
+                entry.generations.stop()
             self._tell(entry, Stopped())
 
     # How they come and go.
@@ -245,11 +260,19 @@ class Repository:
         if model.bytes > entry.bytes:
             entry.bytes = model.bytes
             await self._make_room(entry)
-        self._serve(entry, model, seconds)
+        await self._serve(entry, model, seconds)
         return seconds, model.warm_up_seconds
 
-    def _serve(self, entry: Entry, model: Loaded, seconds: float) -> None:
+    async def _serve(self, entry: Entry, model: Loaded, seconds: float) -> None:
         settings, source = self._settings, entry.source
+        entry.loaded = model
+        if isinstance(model, Handler):
+            entry.generations = await Generations.of(
+                model,
+                most=settings.max_batch_size,
+                most_waiting=settings.max_queue_size,
+                on_break=partial(self._lost, entry),
+            )
         _, largest = model.signature.batch_sizes(settings.max_batch_size)
         batch_size = calibration.best(model.batch_seconds, largest)
         entry.engine = entry.held = Engine(
@@ -260,7 +283,7 @@ class Repository:
             max_delay=settings.max_queue_delay_microseconds / 1e6,
             observe_batch=self._metrics.batch_size.observe,
             observe_run=entry.metrics.ran,
-            on_break=self._break,
+            on_break=partial(self._lost, entry),
         )
         entry.signature, entry.batch_seconds = model.signature, model.batch_seconds
         entry.used = time.perf_counter()
@@ -275,16 +298,33 @@ class Repository:
 
     async def _let_go(self, entry: Entry) -> None:
         """What takes requests takes none from here on, and is out of memory at the end."""
-        engine, entry.engine = entry.engine, None
-        assert engine is not None
-        while not engine.idle:  # noqa: ASYNC110
+        entry.engine = None
+        while not entry.idle:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK)
-        engine.stop()
-        del engine
-        entry.held = None
+        if entry.held is None:  # lost meanwhile
+            return
+        await self._in_loader(self._put_down(entry))
         await self._in_loader(give_back)
-        self._metrics.unloaded(entry.metrics)
         self._log.info("unloaded", model=entry.source.name)
+
+    def _put_down(self, entry: Entry) -> Callable[[], None]:
+        """Nothing of it is asked any more; what is left to do, in the loader's thread."""
+        assert entry.held is not None and entry.loaded is not None
+        entry.held.stop()
+        if entry.generations is not None:
+            entry.generations.stop()
+        loaded = entry.loaded
+        entry.engine = entry.held = entry.generations = entry.loaded = None
+        self._metrics.unloaded(entry.metrics)
+        return loaded.close
+
+    def _lost(self, entry: Entry, error: BaseException) -> None:
+        """It is of no more use. Where its process was its own, others need not suffer."""
+        if not self.several or not isinstance(error, ModelCrashed):
+            self._break(error)
+        elif entry.held is not None:
+            self._loader.submit(self._put_down(entry))
+            self._give_up(entry, StartupError("ModelCrashed", str(error)))
 
     def _give_up(self, entry: Entry, error: StartupError) -> None:
         self._mend(entry)
@@ -345,7 +385,7 @@ class Repository:
         """Raises StartupError where it is too large alone."""
         self._check(entry)
         while not self._fits(entry):
-            there = [(not each.engine.idle, each.used, name) for name, each in self.entries.items() if each.engine]
+            there = [(not each.idle, each.used, name) for name, each in self.entries.items() if each.engine]
             if there:  # one that is busy only where all are: everybody behind would wait for it
                 last = self.entries[min(there)[-1]]
                 self._metrics.evictions.labels(**last.metrics.labels).inc()
@@ -360,7 +400,8 @@ class Repository:
         """In the loader's thread."""
         if not self.several:
             return
-        from . import load  # noqa: F401
+        if any(entry.source.format != PYTHON for entry in self.entries.values()):
+            from . import load  # noqa: F401
 
         # What torch is made of stays; what belongs to a model goes with it.
         _settle()
@@ -376,12 +417,15 @@ class Repository:
                 gc.collect()
                 give_back()
 
-    def _engines(self) -> list[Engine]:
-        return [entry.held for entry in self.entries.values() if entry.held is not None]
+    def _queues(self) -> list[Engine | Generations]:
+        both = [queue for entry in self.entries.values() for queue in (entry.held, entry.generations)]
+        return [queue for queue in both if queue is not None]
 
 
 def _loader(settings: Settings) -> Load:
     def loader(source: Source, known: Mapping[int, float]) -> Loaded:
+        if source.format == PYTHON:
+            return handler.load(source, settings.device, settings.max_batch_size, known)
         # Here and not above: torch takes a second or two to import, and probes are answered meanwhile.
         from .load import load
 
@@ -399,6 +443,8 @@ def _settle() -> None:
 
 def _size(source: Source) -> int:
     """Of its file, in bytes. Raises StartupError where it is missing or not what it is said to be."""
+    if source.format == PYTHON:
+        return handler.look(source)
     from .load import look
 
     return look(source)

@@ -13,7 +13,8 @@ import orjson
 
 from .failures import StartupError
 
-FORMATS = ("TorchExport", "TorchScript")
+PYTHON = "Python"
+FORMATS = ("TorchExport", "TorchScript", PYTHON)
 DEVICES = ("Auto", "CPU", "CUDA")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")

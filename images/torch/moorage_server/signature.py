@@ -4,16 +4,19 @@ Data only. `description` reads one from `moorage.yaml`, `model` from a program, 
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+BYTES = "BYTES"
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# The protocol's datatypes that a tensor can have, and the arrays they travel in between the edge and the model (numpy
-# has no bfloat16). BYTES is missing: torch has no tensors of strings.
+# The protocol's datatypes, and the arrays they travel in between the edge and the model (numpy has no bfloat16; an
+# array of BYTES is of Python's bytes).
 ARRAYS: dict[str, np.dtype[Any]] = {
     name: np.dtype(array)
     for name, array in {
@@ -21,6 +24,7 @@ ARRAYS: dict[str, np.dtype[Any]] = {
         "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
         "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
         "FP16": np.float16, "BF16": np.float32, "FP32": np.float32, "FP64": np.float64,
+        "BYTES": np.object_,
     }.items()
 }  # fmt: skip
 
@@ -52,6 +56,11 @@ class TensorSpec:
     def shape(self) -> list[int]:
         return [dim.size for dim in self.dims]
 
+    def fits(self, shape: Sequence[int]) -> bool:
+        return len(shape) == len(self.dims) and all(
+            dim.dynamic or dim.size == size for dim, size in zip(self.dims, shape, strict=True)
+        )
+
     def __str__(self) -> str:
         return f"{self.name!r} {self.datatype} {self.shape}"
 
@@ -80,6 +89,16 @@ class Signature:
         if not together or len({first.symbol for first in firsts}) != 1:
             return None
         return replace(firsts[0], low=max(f.low for f in firsts), high=min(f.high for f in firsts))
+
+    def zeros(self, rows: int, sizes: Mapping[str, Sequence[int]] = MappingProxyType({})) -> list[Array]:
+        """Inputs to try the model with. `sizes`: of an input, where they are known; else the smallest there may be."""
+        found = []
+        for spec in self.inputs:
+            shape = list(sizes.get(spec.name) or [dim.low if dim.dynamic else dim.size for dim in spec.dims])
+            if self.batch:
+                shape[0] = rows
+            found.append(np.full(shape, b"" if spec.datatype == BYTES else 0, ARRAYS[spec.datatype]))
+        return found
 
     def batch_sizes(self, most: int) -> tuple[int, int]:
         """Rows of the smallest and of the largest batch, of at most `most` where the model can do with so few."""

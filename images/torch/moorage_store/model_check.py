@@ -23,7 +23,7 @@ import torch
 from moorage_store.errors import Corrupt, NotFound, StoreError, Unsafe
 from moorage_store.termination import DATA
 
-FILES = {"TorchExport": "model.pt2", "TorchScript": "model.pt"}
+FILES = {"TorchExport": "model.pt2", "TorchScript": "model.pt", "Python": "model.py"}
 HOW_TO_EXPORT = (
     "export it where its code is at hand: program = torch.export.export(model.eval(), (example,), "
     "dynamic_shapes=({0: torch.export.Dim('batch')},)); torch.export.save(program, 'model.pt2')"

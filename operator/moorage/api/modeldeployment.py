@@ -25,7 +25,7 @@ from moorage.api.types import (
     rules,
 )
 
-Format = Literal["TorchExport", "TorchScript", "TritonRepository"]
+Format = Literal["TorchExport", "TorchScript", "Python", "TritonRepository"]
 
 
 class FromTrainingJobs(Model):
@@ -87,8 +87,9 @@ class ModelSource(Model):
     """Serve the output of the TrainingJob that matches and succeeded last. When a newer one succeeds, the pods are
     replaced one after the other. When the TrainingJob is deleted, its model stays in service."""
     format: Format | None = None
-    """TorchExport (a torch.export archive), TorchScript, or TritonRepository (a Triton model repository, served as it
-    is; needs runtime.triton). Default TorchExport."""
+    """TorchExport (a torch.export archive), TorchScript, Python (a folder with model.py, whose class Model predicts or
+    generates text; its code runs in the pod, in a process of its own; needs runtime.torch), or TritonRepository (a
+    Triton model repository, served as it is; needs runtime.triton). Default TorchExport."""
     version: ModelVersion | None = None
     """What clients and metrics see as the model's version. Default "1", or the name of the TrainingJob with
     fromTrainingJobs. Triton knows whole numbers only."""
@@ -214,7 +215,12 @@ class ModelDeploymentSpec(Model):
             cel(
                 "!has(self.model) || !has(self.model.format) || self.model.format != 'TritonRepository' || "
                 "!has(self.runtime.torch)",
-                "runtime.torch serves TorchExport or TorchScript: use runtime.triton for a TritonRepository",
+                "runtime.torch serves TorchExport, TorchScript or Python: use runtime.triton for a TritonRepository",
+            ),
+            cel(
+                "!has(self.model) || !has(self.model.format) || self.model.format != 'Python' || "
+                "!has(self.runtime.triton)",
+                "format Python needs runtime.torch: Triton has Python models of its own, in a TritonRepository",
             ),
             cel(
                 "!has(self.model) || !has(self.model.format) || self.model.format != 'TritonRepository' || "

@@ -46,8 +46,8 @@ class RepositoryModel(Model):
     """Its folder or file below model.uri. Default: its name."""
     version: ModelVersion | None = None
     """Its version, as clients and metrics see it. Default "1"."""
-    format: Literal["TorchExport", "TorchScript"] | None = None
-    """TorchExport or TorchScript. Default TorchExport."""
+    format: Literal["TorchExport", "TorchScript", "Python"] | None = None
+    """TorchExport, TorchScript or Python (see model.format). Default TorchExport."""
 
 
 class Torch(Model):

@@ -153,8 +153,9 @@ class Output(Model):
         ),
     ]
     """The folder to make, pvc://CLAIM/PATH or s3://BUCKET/KEY. It appears in one step, when the model is complete."""
-    format: Literal["TorchExport", "TorchScript"] = "TorchExport"
-    """TorchExport or TorchScript. Default TorchExport."""
+    format: Literal["TorchExport", "TorchScript", "Python"] = "TorchExport"
+    """TorchExport, TorchScript, or of a script's output Python (a folder with model.py; see a ModelDeployment's
+    model.format). Default TorchExport."""
     secret_ref: SecretRef | None = None
     """Secret with the store's credentials under the AWS names. Default: none."""
 
@@ -182,6 +183,12 @@ class TrainingJobSpec(Model):
             cel(
                 "!has(self.trainer.recipe) || (has(self.data) && has(self.output))",
                 "a recipe needs data (what to learn from) and output (where the model goes)",
+            ),
+            cel(
+                "!has(self.trainer.recipe) || !has(self.output) || !has(self.output.format) || "
+                "self.output.format != 'Python'",
+                "a recipe exports TorchExport or TorchScript: Python is what a script may leave",
+                fieldPath=".output.format",
             ),
             cel(
                 "!has(self.data) || !has(self.output) || !has(self.data.secretRef) || !has(self.output.secretRef) || "

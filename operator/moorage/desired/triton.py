@@ -29,6 +29,8 @@ _CHANNEL_SECONDS = LINGER - 2
 
 
 def parts(md: ModelDeployment, triton: Triton, model: ResolvedModel, defaults: Defaults) -> runtime.Parts:
+    if model.format == "Python":  # of a TrainingJob: else the schema has refused it
+        raise InvalidSpec("spec.runtime.triton: the model is of format Python: use runtime.torch")
     ready_made = model.format == "TritonRepository"
     placed = place(md, model, defaults, verify=ready_made)
     if placed.path is None:

@@ -96,6 +96,7 @@ def test_the_gpus_taint_is_tolerated_by_its_name_and_by_the_settings() -> None:
         ({"resources": {"gpus": 1, "limits": {"nvidia.com/gpu": "2"}}}, "write the number of GPUs as gpus"),
         ({"model": {"uri": "gs://x/y"}}, "gs:// is not supported"),
         ({"model": {"uri": "models"}}, "'models' is no uri"),
+        ({"model": {"uri": "pvc://m/1", "format": "Python"}, "runtime": {"triton": {}}}, "is of format Python: use"),
     ],
 )
 def test_refused(spec: dict[str, Any], words: str) -> None:

@@ -143,7 +143,7 @@ def test_which_outputs(parameters: dict[str, Any], outputs: Any, expected: froze
 
 
 @settings(max_examples=200, deadline=None)
-@given(datatype=st.sampled_from(sorted(set(ARRAYS) - {"BF16"})), data=st.data())
+@given(datatype=st.sampled_from(sorted(set(ARRAYS) - {"BF16", "BYTES"})), data=st.data())
 def test_every_value_of_every_datatype_goes_both_ways(datatype: str, data: st.DataObject) -> None:
     """Encoded and decoded by the official client, NaN and infinity too."""
     sent = data.draw(st_numpy.arrays(ARRAYS[datatype], st_numpy.array_shapes(max_dims=3, max_side=4)))
@@ -157,6 +157,27 @@ def test_every_value_of_every_datatype_goes_both_ways(datatype: str, data: st.Da
     came, header = answer("m", "1", InferRequest("", [], [0], frozenset({0}), 1), asked.inputs, known)
     result = triton.InferenceServerClient.parse_response_body(came, header_length=header)
     np.testing.assert_array_equal(result.as_numpy("y"), sent)
+
+
+@given(texts=st.lists(st.binary(max_size=9), min_size=1, max_size=9))
+def test_bytes_go_both_ways(texts: list[bytes]) -> None:
+    dims = (Dim(-1),)
+    known = Signature((TensorSpec("x", "BYTES", dims),), (TensorSpec("y", "BYTES", dims),))
+    tensor = triton.InferInput("x", [len(texts)], "BYTES")
+    tensor.set_data_from_numpy(np.array(texts, object), binary_data=True)
+    body, length = triton.InferenceServerClient.generate_request_body([tensor])
+    asked = parse_request(body, known, str(length).encode())
+    assert asked.inputs[0].tolist() == texts
+    came, header = answer("m", "1", InferRequest("", [], [0], frozenset({0}), 1), asked.inputs, known)
+    result = triton.InferenceServerClient.parse_response_body(came, header_length=header)
+    assert result.as_numpy("y").tolist() == texts
+
+
+@pytest.mark.parametrize("sent", [b"\1\0\0", b"\2\0\0\0a", b"\1\0\0\0ab", b"\xff\xff\xff\xffabc"])
+def test_bytes_that_are_cut_short(sent: bytes) -> None:
+    known = Signature((TensorSpec("x", "BYTES", (Dim(-1),)),), ())
+    with pytest.raises(BadRequest, match=r"ends within value [01]"):
+        parse({"inputs": [entry("x", "BYTES", [1], **raw(len(sent)))]}, sent, known=known)
 
 
 def test_bfloat16_goes_both_ways() -> None:

@@ -24,11 +24,13 @@ KNOWN = Signature(
 
 class Sum:
     signature = KNOWN
-    device, warm_up_seconds, bytes = "cpu", 0.0, 0
+    device, warm_up_seconds, bytes, inline = "cpu", 0.0, 0, True
     batch_seconds: ClassVar[dict[int, float]] = {64: 0.001}
 
     def run(self, inputs: list[Array]) -> list[Array]:
         return [inputs[0].sum(axis=1, dtype=np.float32)]
+
+    def close(self) -> None: ...
 
 
 def alive() -> set[int]:

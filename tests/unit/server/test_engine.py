@@ -22,6 +22,8 @@ STATIC = Signature((TensorSpec("x", "FP32", (Dim(2),)),), (TensorSpec("y", "FP32
 class Doubling:
     """Doubles its input; waits for `gate` first, and remembers the rows of each batch."""
 
+    inline = True
+
     def __init__(self, signature: Signature = FREE, fail: Callable[[Array], Exception | None] = lambda x: None) -> None:
         self.signature = signature
         self.batches: list[int] = []

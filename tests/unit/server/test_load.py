@@ -97,7 +97,7 @@ def test_a_static_batch_is_not_batched(tmp_path: Path) -> None:
     assert model.signature.inputs[0].shape == [3, 2]
 
 
-@pytest.mark.parametrize("datatype", sorted(ARRAYS))
+@pytest.mark.parametrize("datatype", sorted(DTYPES))
 def test_every_datatype_goes_in_and_out(datatype: str, tmp_path: Path) -> None:
     class Same(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -325,11 +325,13 @@ class Known:
     """A model that is there at once."""
 
     signature = Signature((TensorSpec("x", "FP32", (Dim(-1, "b"),)),), (TensorSpec("y", "FP32", (Dim(-1, "b"),)),))
-    device, warm_up_seconds, bytes = "cpu", 0.0, 1
+    device, warm_up_seconds, bytes, inline = "cpu", 0.0, 1, True
     batch_seconds: ClassVar[dict[int, float]] = {64: 0.001}
 
     def run(self, inputs: list[Array]) -> list[Array]:
         return inputs
+
+    def close(self) -> None: ...
 
 
 class World:

@@ -1,0 +1,191 @@
+"""A model that is a Python class, in a process of its own: started, asked for batches, and missed when it is gone.
+
+`worker` is that process; `generations` asks it for texts. Knows neither requests nor torch.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from moorage_store.digest import sha256_of
+from moorage_store.errors import StoreError
+
+from . import calibration, description, pipe
+from .engine import ModelFailed
+from .failures import ModelCrashed, StartupError
+from .settings import Source
+from .signature import BYTES, Array, Dim, Signature, TensorSpec
+from .threads import cpus
+
+FILE = "model.py"
+TEXT = Signature(
+    (TensorSpec("text_input", BYTES, (Dim(-1, "batch"),)),), (TensorSpec("text_output", BYTES, (Dim(-1, "batch"),)),)
+)
+"""What a class that can only generate takes and gives in an ordinary inference."""
+_END_SECONDS = 5.0
+
+
+class Handler:
+    """`close` ends its process."""
+
+    inline = False
+
+    def __init__(self, source: Source, device: str) -> None:
+        """Raises StartupError."""
+        described = description.read(source.path)
+        self._calls, calls = socket.socketpair()
+        self.streams, streams = socket.socketpair()
+        self._taken, self._given = pipe.Shelf.new("taken"), pipe.Shelf.new("given")
+        ends = (calls.fileno(), streams.fileno(), self._taken.file, self._given.file)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "moorage_server.worker", *map(str, ends)],
+            pass_fds=ends,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": str(cpus())},
+        )
+        calls.close()
+        streams.close()
+        self._closed = False
+        self.batch_seconds: dict[int, float] = {}
+        self.warm_up_seconds = 0.0
+        try:
+            able = self._ask({"load": {"folder": str(source.path.absolute()), "device": device}})
+            if "error" in able:
+                raise StartupError(
+                    able.get("reason", "LoadFailed"), f"cannot load {source.path / FILE}: {able['error']}"
+                )
+            self.signature = _signature(described, able)
+        except BaseException:
+            self.close()
+            raise
+        self.device: str = able["device"]
+        self.generates: bool = able["generate"]
+        self._predicts: bool = able["predict"]
+        self._wanted = [{"name": spec.name, "datatype": spec.datatype} for spec in self.signature.outputs]
+
+    @property
+    def bytes(self) -> int:
+        """What its process takes of memory. Of a GPU's only its driver knows."""
+        try:
+            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        except (OSError, IndexError):
+            return 0
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """The outputs in the order of the signature. Raises ModelFailed and ModelCrashed."""
+        specs = self.signature.inputs
+        given = [(spec.name, spec.datatype, array) for spec, array in zip(specs, inputs, strict=True)]
+        answer = self._ask({"run": {"inputs": self._taken.put(given), "outputs": self._wanted}})
+        if "error" in answer:
+            raise ModelFailed(answer["error"])
+        found = self._given.take(answer["outputs"])
+        for spec in self.signature.outputs:
+            if not spec.fits(found[spec.name].shape):
+                raise ModelFailed(f"output {spec} is described, predict gave {list(found[spec.name].shape)}")
+        return [found[spec.name] for spec in self.signature.outputs]
+
+    def warm_up(self, max_batch_size: int, known: Mapping[int, float] | None = None) -> None:
+        """Measures its batches with zeros, unless their times are `known`. What they mean to it nobody knows: a failure
+        is told and no reason not to serve."""
+        begun = time.perf_counter()
+        if known or not self._predicts:
+            self.batch_seconds = dict(known or {})
+            return
+        low, high = self.signature.batch_sizes(max_batch_size)
+        try:
+            self.batch_seconds = calibration.measure(lambda rows: self.run(self.signature.zeros(rows)), low, high)
+        except ModelFailed as error:
+            structlog.get_logger().warning("not warmed up: it fails on zeros", message=str(error))
+        self.warm_up_seconds = time.perf_counter() - begun
+
+    def close(self) -> None:
+        """Its process sees that nobody is there any more; it has a moment to end what it does."""
+        if self._closed:
+            return
+        self._closed = True
+        self._calls.close()
+        self.streams.close()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._taken.close()
+        self._given.close()
+
+    def crashed(self) -> ModelCrashed:
+        """Why it is gone."""
+        try:
+            code = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return ModelCrashed("the model's process hung up")
+        if code == -9:
+            return ModelCrashed(
+                "the model's process was killed (signal 9): it may have needed more memory than there is"
+            )
+        return ModelCrashed(
+            f"the model's process ended {f'by signal {-code}' if code < 0 else f'with exit code {code}'}"
+        )
+
+    def _ask(self, message: dict[str, Any]) -> Any:
+        try:
+            pipe.send(self._calls, message)
+            return pipe.receive(self._calls)
+        except (EOFError, OSError) as error:
+            raise self.crashed() from error
+
+
+def load(source: Source, device: str, max_batch_size: int, known: Mapping[int, float] | None = None) -> Handler:
+    """Raises StartupError."""
+    _check(source)
+    try:
+        if source.sha256 and (found := sha256_of(source.path)) != source.sha256:
+            raise StartupError("DigestMismatch", f"expected sha256 {source.sha256}, {source.path} has {found}")
+    except StoreError as error:
+        raise StartupError(error.reason, str(error)) from error
+    try:
+        made = Handler(source, device)
+    except ModelCrashed as error:
+        raise StartupError("ModelCrashed", f"{error}, while {FILE} was loaded; its log says more") from error
+    try:
+        made.warm_up(max_batch_size, known)
+    except ModelCrashed as error:
+        made.close()
+        raise StartupError("ModelCrashed", f"{error}, on zeros of {list(map(str, made.signature.inputs))}") from error
+    return made
+
+
+def look(source: Source) -> int:
+    """Bytes of its files. Raises StartupError where it is not there."""
+    _check(source)
+    return sum(file.stat().st_size for file in source.path.rglob("*") if file.is_file())
+
+
+def _check(source: Source) -> None:
+    path = source.path
+    if path.is_file():
+        raise StartupError("FormatMismatch", f"{path} is a file; a model of format Python is a folder with {FILE}")
+    if not path.is_dir():
+        raise StartupError("ModelNotFound", f"{path} does not exist")
+    if not (path / FILE).is_file():
+        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) or "nothing"
+        raise StartupError("ModelNotFound", f"{path} holds no {FILE}; it holds {found}")
+
+
+def _signature(described: description.Description | None, able: Mapping[str, Any]) -> Signature:
+    if described is not None and (described.inputs or described.outputs):
+        return description.signature_of(described)
+    if not able["predict"]:
+        return TEXT
+    message = (
+        f"a Python class does not say what it takes: put a {description.FILE} beside {FILE} with inputs and outputs"
+    )
+    raise StartupError("FormatMismatch", f"{message} as lists of {{name, datatype, shape}}")

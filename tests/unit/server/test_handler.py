@@ -1,0 +1,432 @@
+"""A model that is a Python class: its process, its batches, its texts, and what happens when it breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
+
+from .conftest import Server, Start
+
+ADDER = """
+import numpy as np
+import helper
+
+class Model:
+    def load(self, folder, device):
+        self.offset, self.device = float((folder / "offset.txt").read_text()), device
+
+    def preprocess(self, inputs):
+        return inputs["x"] * helper.SCALE
+
+    def predict(self, x):
+        if (x == 13 * helper.SCALE).any():
+            raise ValueError("thirteen is refused")
+        if (x == 99 * helper.SCALE).any():
+            import os
+            os._exit(7)
+        return x + self.offset
+
+    def postprocess(self, y):
+        return {"y": y, "words": [f"{row[0]:g}" for row in y]}
+"""
+ADDER_YAML = """
+inputs: [{name: x, datatype: FP32, shape: [-1, 2]}]
+outputs: [{name: y, datatype: FP32, shape: [-1, 2]}, {name: words, datatype: BYTES, shape: [-1]}]
+"""
+WRITER = """
+import time
+
+class Model:
+    def generate(self, text_input, parameters):
+        if parameters.get("refuse"):
+            raise ValueError("this is refused")
+        try:
+            for i in range(int(parameters.get("count", 3))):
+                if i == parameters.get("break_at"):
+                    raise RuntimeError("broken in the middle")
+                if i == parameters.get("die_at"):
+                    import os
+                    os._exit(9)
+                time.sleep(parameters.get("seconds", 0))
+                yield f"{text_input}{i} "
+        finally:
+            print("ended", text_input, flush=True)
+"""
+
+
+def folder(where: Path, program: str, description: str = "", **files: str) -> Path:
+    where.mkdir(parents=True, exist_ok=True)
+    (where / "model.py").write_text(program)
+    if description:
+        (where / "moorage.yaml").write_text(description)
+    for name, content in files.items():
+        (where / name.replace("_", ".")).write_text(content)
+    return where
+
+
+@pytest.fixture(scope="module")
+def adder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("adder")
+    return folder(where, ADDER, ADDER_YAML, offset_txt="1", helper_py="SCALE = 10")
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("writer"), WRITER)
+
+
+@pytest.fixture(scope="module")
+def adding(start_server: Start, adder: Path) -> Server:
+    return start_server(adder, MOORAGE_MODEL_FORMAT="Python")
+
+
+@pytest.fixture(scope="module")
+def writing(start_server: Start, writer: Path) -> Server:
+    return start_server(writer, MOORAGE_MODEL_FORMAT="Python", MOORAGE_MAX_BATCH_SIZE="4", MOORAGE_MAX_QUEUE_SIZE="2")
+
+
+def rows(*values: list[float]) -> dict[str, Any]:
+    return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [len(values), 2], "data": list(values)}]}
+
+
+def events(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    for line in response.iter_lines():
+        if line:
+            assert line.startswith("data: "), line
+            yield json.loads(line.removeprefix("data: "))
+
+
+# Batches.
+
+
+def test_what_goes_in_and_comes_out(adding: Server) -> None:
+    answer = httpx.post(adding.url + adding.infer_path, json=rows([1, 2], [3, 4])).raise_for_status().json()
+    y, words = answer["outputs"]
+    assert (y["data"], y["shape"]) == ([11, 21, 31, 41], [2, 2])
+    assert words == {"name": "words", "datatype": "BYTES", "shape": [2], "data": ["11", "31"]}
+    described = httpx.get(f"{adding.url}/v2/models/digits").json()
+    assert described["platform"] == "python"
+    assert described["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_triton_s_clients(adding: Server, binary: bool) -> None:
+    array = np.array([[5, 6]], np.float32)
+    address = f"127.0.0.1:{adding.ports['http']}"
+    with triton_http.InferenceServerClient(address) as client:
+        given = triton_http.InferInput("x", [1, 2], "FP32")
+        given.set_data_from_numpy(array, binary_data=binary)
+        wanted = [triton_http.InferRequestedOutput(name, binary_data=binary) for name in ("y", "words")]
+        got = client.infer("digits", [given], outputs=wanted)
+        assert got.as_numpy("y").tolist() == [[51, 61]]
+        assert [str(word, "utf-8") if isinstance(word, bytes) else word for word in got.as_numpy("words")] == ["51"]
+    with triton_grpc.InferenceServerClient(address) as client:
+        given = triton_grpc.InferInput("x", [1, 2], "FP32")
+        given.set_data_from_numpy(array)
+        got = client.infer("digits", [given])
+        assert (got.as_numpy("y").tolist(), got.as_numpy("words").tolist()) == ([[51, 61]], [b"51"])
+
+
+def test_arrays_larger_than_any_before(adding: Server) -> None:
+    for count in (1, 20_000, 3, 60_000):
+        sent = np.random.default_rng(0).random((count, 2), np.float32)
+        with triton_http.InferenceServerClient(f"127.0.0.1:{adding.ports['http']}") as client:
+            given = triton_http.InferInput("x", list(sent.shape), "FP32")
+            given.set_data_from_numpy(sent)
+            got = client.infer("digits", [given], outputs=[triton_http.InferRequestedOutput("y")]).as_numpy("y")
+        np.testing.assert_allclose(got, sent * 10 + 1, rtol=1e-6)
+
+
+def test_its_own_error_is_told_with_its_line_and_is_nobody_else_s(adding: Server) -> None:
+    with httpx.Client(base_url=adding.url) as client:
+        failed = client.post(adding.infer_path, json=rows([13, 0]))
+        assert failed.status_code == 500
+        line = ADDER.splitlines().index('            raise ValueError("thirteen is refused")') + 1
+        words = f"the model failed on this request: ValueError: thirteen is refused (model.py, line {line})"
+        assert failed.json() == {"error": words}
+        assert client.post(adding.infer_path, json=rows([1, 1])).status_code == 200
+
+
+def test_no_torch_in_the_server_itself(adding: Server) -> None:
+    maps = Path(f"/proc/{adding.process.pid}/maps").read_text()
+    assert "libtorch" not in maps
+
+
+def test_a_process_that_ends_ends_the_server_with_its_reason(start_server: Start, adder: Path) -> None:
+    server = start_server(adder, MOORAGE_MODEL_FORMAT="Python")
+    failed = httpx.post(server.url + server.infer_path, json=rows([99, 0]))
+    assert failed.status_code == 500
+    assert "the model's process ended with exit code 7" in failed.json()["error"]
+    assert server.process.wait(20) == 1
+    assert server.termination["reason"] == "ModelCrashed"
+    assert "exit code 7" in server.termination["message"]
+
+
+def test_its_end_is_noticed_without_a_request(start_server: Start, adder: Path) -> None:
+    server = start_server(adder, MOORAGE_MODEL_FORMAT="Python")
+    os.kill(child(server), signal.SIGKILL)
+    assert server.process.wait(20) == 1
+    assert "signal 9" in server.termination["message"]
+
+
+def child(server: Server) -> int:
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    tasks = Path(f"/proc/{server.process.pid}/task").iterdir()
+    children = [one for task in tasks for one in (task / "children").read_text().split()]
+    assert len(children) == 1
+    return int(children[0])
+
+
+def test_it_goes_with_the_server(start_server: Start, adder: Path) -> None:
+    server = start_server(adder, MOORAGE_MODEL_FORMAT="Python")
+    process = Path(f"/proc/{child(server)}")
+    assert server.terminate() == 0
+    deadline = time.monotonic() + 10
+    while process.exists() and "State:\tZ" not in (process / "status").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_several_of_which_one_breaks(start_server: Start, adder: Path, writer: Path, tmp_path: Path) -> None:
+    (tmp_path / "adder").symlink_to(adder)
+    (tmp_path / "writer").symlink_to(writer)
+    models = [{"name": name, "format": "Python"} for name in ("adder", "writer")]
+    server = start_server(tmp_path, MOORAGE_MODELS=json.dumps(models))
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        assert client.post("/v2/models/adder/infer", json=rows([99, 0])).status_code == 500
+        told = client.post("/v2/models/adder/infer", json=rows([1, 0]))
+        assert (told.status_code, "ModelCrashed" in told.json()["error"]) == (503, True)
+        text = client.post("/v2/models/writer/generate", json={"text_input": "a"})
+        assert text.json()["text_output"] == "a0 a1 a2 "
+        assert client.post("/v2/repository/models/adder/load").status_code == 200
+        assert client.post("/v2/models/adder/infer", json=rows([1, 0])).status_code == 200
+        assert client.post("/v2/repository/models/writer/unload").status_code == 200
+        assert client.post("/v2/models/writer/generate", json={"text_input": "b"}).status_code == 200
+    assert server.terminate() == 0
+
+
+BAD = {
+    "no model.py": ({"other.txt": ""}, "ModelNotFound", "holds no model.py"),
+    "no class": ({"model.py": "x = 1"}, "FormatMismatch", "write class Model with predict or generate"),
+    "neither method": ({"model.py": "class Model: pass"}, "FormatMismatch", "neither predict nor generate"),
+    "no description": (
+        {"model.py": "class Model:\n    def predict(self, inputs): return inputs"},
+        "FormatMismatch",
+        "put a moorage.yaml beside model.py",
+    ),
+    "load fails": (
+        {
+            "model.py": "class Model:\n    def generate(self, t, p): yield t\n"
+            "    def load(self, f, d): raise OSError('no disk')"
+        },
+        "LoadFailed",
+        "OSError: no disk (model.py, line 3)",
+    ),
+    "no syntax": ({"model.py": "class Model:\n  def"}, "LoadFailed", "SyntaxError"),
+    "dies": ({"model.py": "import os\nos._exit(5)"}, "ModelCrashed", "exit code 5"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_no_model_is_told(case: str, start_server: Start, tmp_path: Path) -> None:
+    files, reason, words = BAD[case]
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    server = start_server(tmp_path, ready=False, MOORAGE_MODEL_FORMAT="Python")
+    assert server.process.wait(30) != 0
+    assert server.termination["reason"] == reason
+    assert words in server.termination["message"]
+
+
+def test_what_it_gives_must_be_what_is_described(start_server: Start, tmp_path: Path) -> None:
+    program = "import numpy as np\nclass Model:\n    def predict(self, inputs): return GIVEN[int(inputs['x'][0][0])]\n"
+    program += (
+        "GIVEN = {1: {'y': [[1.5]]}, 2: {'y': [1.5], 'words': ['a']}, 3: 5, 4: {'y': [['a', 'b']], 'words': ['a']}}\n"
+    )
+    program += "GIVEN[0] = {'y': np.zeros((1, 2)), 'words': [b'ok']}\n"
+    server = start_server(folder(tmp_path, program, ADDER_YAML), MOORAGE_MODEL_FORMAT="Python")
+    with httpx.Client(base_url=server.url) as client:
+
+        def said(x: float) -> str:
+            return str(client.post(server.infer_path, json=rows([x, 0])).json().get("error"))
+
+        assert said(0) == "None"
+        assert "output 'words' is missing" in said(1)
+        assert "output 'y' FP32 [-1, 2] is described, predict gave [1]" in said(2)
+        assert "it must give a dict of arrays by output" in said(3)
+        assert "'y' is <U1; FP32 is described" in said(4)
+
+
+# Texts.
+
+
+def test_a_text_in_one_piece(writing: Server) -> None:
+    body = {"text_input": "é", "id": "seven", "parameters": {"count": 2}}
+    answer = httpx.post(f"{writing.url}/v2/models/digits/versions/1/generate", json=body).raise_for_status().json()
+    assert answer == {"id": "seven", "model_name": "digits", "model_version": "1", "text_output": "é0 é1 "}
+
+
+def test_parameters_may_stand_beside_the_text(writing: Server) -> None:
+    answer = httpx.post(f"{writing.url}/v2/models/digits/generate", json={"text_input": "a", "count": 1})
+    assert answer.json()["text_output"] == "a0 "
+
+
+def test_a_text_piece_by_piece(writing: Server) -> None:
+    body = {"text_input": "a", "parameters": {"count": 5, "seconds": 0.1}}
+    with httpx.stream("POST", f"{writing.url}/v2/models/digits/generate_stream", json=body) as response:
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        came = [(time.monotonic(), event["text_output"]) for event in events(response)]
+    assert [text for _, text in came] == [f"a{i} " for i in range(5)]
+    assert came[-1][0] - came[0][0] > 0.2  # one by one, not all at the end
+    metrics = writing.metrics()
+    labels = '{model="digits",version="1"}'
+    assert metrics[f"moorage_server_generated_tokens_total{labels}"] >= 5
+    assert metrics[f"moorage_server_time_to_first_token_seconds_count{labels}"] >= 1
+
+
+def test_a_connection_goes_on_after_a_stream(writing: Server) -> None:
+    with httpx.Client(base_url=writing.url) as client:
+        for _ in range(3):
+            with client.stream("POST", "/v2/models/digits/generate_stream", json={"text_input": "a"}) as response:
+                assert len(list(events(response))) == 3
+            assert client.get("/v2/health/ready").status_code == 200
+
+
+def test_an_old_client_gets_all_until_the_end(writing: Server) -> None:
+    body = b'{"text_input": "a"}'
+    with socket.create_connection(("127.0.0.1", writing.ports["http"])) as peer:
+        head = f"POST /v2/models/digits/generate_stream HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n"
+        peer.sendall(head.encode() + body)
+        answer = b"".join(iter(lambda: peer.recv(65536), b""))
+    head_, _, content = answer.partition(b"\r\n\r\n")
+    assert b"chunked" not in head_
+    assert content.count(b"data: ") == 3
+
+
+def test_errors_before_and_after_the_first_piece(writing: Server) -> None:
+    path = f"{writing.url}/v2/models/digits/generate_stream"
+    refused = httpx.post(path, json={"text_input": "a", "refuse": True})
+    assert (refused.status_code, "this is refused (model.py, line" in refused.json()["error"]) == (500, True)
+    with httpx.stream("POST", path, json={"text_input": "a", "break_at": 1}) as response:
+        assert response.status_code == 200
+        first, last = events(response)
+    assert first["text_output"] == "a0 "
+    assert "broken in the middle" in last["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"{", "not JSON"),
+        (b"[]", 'with "text_input"'),
+        (b'{"text_input": 5}', 'with "text_input"'),
+        (b'{"text_input": "a", "id": 5}', '"id" must be a string'),
+        (b'{"text_input": "a", "parameters": []}', None),
+        (b'{"text_input": "a", "parameters": [1]}', '"parameters" must be an object'),
+        (b'{"text_input": "\xff"}', "not JSON"),
+    ],
+)
+def test_bad_requests(writing: Server, body: bytes, words: str | None) -> None:
+    answer = httpx.post(f"{writing.url}/v2/models/digits/generate", content=body)
+    assert answer.status_code == (200 if words is None else 400)
+    assert words is None or words in answer.json()["error"]
+
+
+def test_one_that_predicts_only(adding: Server) -> None:
+    answer = httpx.post(f"{adding.url}/v2/models/digits/generate", json={"text_input": "a"})
+    assert (answer.status_code, "generates no text" in answer.json()["error"]) == (400, True)
+
+
+def test_inference_of_one_that_generates_only(writing: Server) -> None:
+    inputs = [{"name": "text_input", "datatype": "BYTES", "shape": [2], "data": ["a", "b"]}]
+    answer = httpx.post(writing.url + writing.infer_path, json={"inputs": inputs}).raise_for_status().json()
+    assert answer["outputs"][0]["data"] == ["a0 a1 a2 ", "b0 b1 b2 "]
+
+
+def test_texts_at_the_same_time_take_turns_and_too_many_are_refused(writing: Server) -> None:
+    came: dict[str, list[float]] = {}
+    codes: list[int] = []
+
+    def ask(name: str) -> None:
+        body = {"text_input": name, "parameters": {"count": 10, "seconds": 0.03}}
+        with httpx.stream("POST", f"{writing.url}/v2/models/digits/generate_stream", json=body, timeout=60) as response:
+            codes.append(response.status_code)
+            if response.status_code == 200:
+                came[name] = [time.monotonic() for _ in events(response)]
+
+    threads = [threading.Thread(target=ask, args=(f"t{i}-",)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.01)
+    for thread in threads:
+        thread.join()
+    assert sorted(codes) == [200] * 6 + [429] * 2  # four run, two wait
+    assert all(len(times) == 10 for times in came.values())
+    first = sorted(came, key=lambda name: came[name][0])[:4]
+    assert max(came[name][0] for name in first) < min(came[name][-1] for name in first)
+
+
+def test_who_leaves_is_not_written_for_any_more(writing: Server) -> None:
+    body = {"text_input": "leaver", "parameters": {"count": 100_000, "seconds": 0.01}}
+    with httpx.stream("POST", f"{writing.url}/v2/models/digits/generate_stream", json=body) as response:
+        next(events(response))
+    deadline = time.monotonic() + 10
+    while "ended leaver" not in writing.log_file.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert writing.metrics()["moorage_server_requests_in_flight"] == 0
+
+
+def test_who_does_not_read_is_waited_for(writing: Server) -> None:
+    """What it has not read is neither made nor kept: the model's process rests."""
+    body = json.dumps({"text_input": "x" * 10_000, "parameters": {"count": 3000}}).encode()
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(("127.0.0.1", writing.ports["http"]))
+        head = f"POST /v2/models/digits/generate_stream HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
+        peer.sendall(head.encode() + body)
+        time.sleep(1.5)
+        labels = '{model="digits",version="1"}'
+        one = writing.metrics()[f"moorage_server_generated_tokens_total{labels}"]
+        time.sleep(0.5)
+        assert writing.metrics()[f"moorage_server_generated_tokens_total{labels}"] == one
+        got = b""
+        while not got.endswith(b"\r\n0\r\n\r\n"):
+            piece = peer.recv(1 << 20)
+            assert piece
+            got = got[-20:] + piece if len(got) > 1 << 20 else got + piece
+    assert writing.metrics()[f"moorage_server_generated_tokens_total{labels}"] >= one + 1000
+
+
+def test_a_text_under_way_is_ended_before_the_server_goes(start_server: Start, writer: Path) -> None:
+    server = start_server(writer, MOORAGE_MODEL_FORMAT="Python")
+    body = {"text_input": "a", "parameters": {"count": 20, "seconds": 0.1}}
+    with httpx.stream("POST", f"{server.url}/v2/models/digits/generate_stream", json=body) as response:
+        coming = events(response)
+        next(coming)
+        server.process.send_signal(signal.SIGTERM)
+        assert len(list(coming)) == 19
+    assert server.process.wait(30) == 0
+
+
+def test_a_process_that_ends_within_a_text(start_server: Start, writer: Path) -> None:
+    server = start_server(writer, MOORAGE_MODEL_FORMAT="Python")
+    body = {"text_input": "a", "parameters": {"die_at": 1}}
+    with httpx.stream("POST", f"{server.url}/v2/models/digits/generate_stream", json=body) as response:
+        *_, last = events(response)
+    assert "exit code 9" in last["error"]
+    assert server.process.wait(20) == 1
+    assert server.termination["reason"] == "ModelCrashed"
