@@ -25,15 +25,13 @@ from moorage_store.errors import StoreError
 from moorage_store.model_check import FILES
 from moorage_store.termination import one_line
 
-from . import description
+from . import archive, description
 from .failures import FAILED, DeviceLost, StartupError
-from .model import DTYPES, Model, leaves, out_of_memory, pick
-from .program import Function, flat, fused
+from .model import DATATYPES, Model, leaves, out_of_memory, pick
+from .program import Function, Program, flat, fused
 from .settings import Source
 from .signature import BYTES, Dim, Signature, TensorSpec
 from .threads import cpus
-
-DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def load(
@@ -122,6 +120,26 @@ def _device(wanted: str) -> str:
 
 def _load_export(file: Path, described: description.Description | None, device: str, max_batch_size: int) -> Model:
     model_check.check_export(file)
+    program = _program(file, device)
+    signature = own = program.signature
+    if described:
+        named = program.gives.type in (dict, OrderedDict)
+        signature = Signature(
+            description.fit_inputs(described.inputs, own.inputs),
+            description.fit_outputs(described.outputs, own.outputs, named),
+        )
+    forward = fused(program.flat, signature, max_batch_size) if device == "cpu" else program.flat
+    forward = _in_order(forward, program.gives, own, signature)
+    examples = {spec.name: list(tensor.shape) for spec, tensor in zip(signature.inputs, program.examples, strict=False)}
+    return Model(signature, device, forward, examples, program.flat.bytes)
+
+
+def _program(file: Path, device: str) -> Program:
+    if device == "cpu":
+        try:
+            return archive.read(file)
+        except Exception as error:  # torch knows more, and says better what is wrong
+            structlog.get_logger().info("torch reads the program, which takes longer", message=one_line(error))
     # What torch.export.load calls, without its way back to an older format that `model_check` does not check.
     from torch.export.pt2_archive._package import load_pt2
 
@@ -130,24 +148,12 @@ def _load_export(file: Path, described: description.Description | None, device: 
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
-    signature = own = _signature(program)
-    if described:
-        named = program.call_spec.out_spec.type in (dict, OrderedDict)
-        signature = Signature(
-            description.fit_inputs(described.inputs, own.inputs),
-            description.fit_outputs(described.outputs, own.outputs, named),
-        )
-    plain = flat(program)
-    forward = fused(plain, signature, max_batch_size) if device == "cpu" else plain
-    forward = _in_order(forward, program, own, signature)
     given = pytree.tree_leaves(program.example_inputs) if program.example_inputs else []
-    examples = {spec.name: list(tensor.shape) for spec, tensor in zip(signature.inputs, given, strict=False)}
-    return Model(signature, device, forward, examples, plain.bytes)
+    return Program(flat(program), _signature(program), program.call_spec.out_spec, given)
 
 
-def _in_order(forward: Function, program: torch.export.ExportedProgram, own: Signature, wanted: Signature) -> Function:
-    """What it gives, in the order in which it is told."""
-    spec = program.call_spec.out_spec
+def _in_order(forward: Function, spec: Any, own: Signature, wanted: Signature) -> Function:
+    """What it gives, in the order in which it is told. `spec`: the tree of its outputs."""
     place = dict(leaves(pytree.tree_unflatten(range(spec.num_leaves), spec)))
     names = [output.name for output in own.outputs]
     # As `description.fit_outputs` has found them: by their names, else by their places.

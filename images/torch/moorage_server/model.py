@@ -24,6 +24,9 @@ DTYPES = {
 }  # fmt: skip
 
 
+DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+
+
 class OtherOutputs(ValueError):
     """What the program gives is not what its description says."""
 

@@ -50,6 +50,18 @@ class Flat:
         return self.forward(*self.weights, *tensors)
 
 
+@dataclass(frozen=True, eq=False)
+class Program:
+    """What there is to know of an exported program."""
+
+    flat: Flat
+    signature: Signature
+    gives: Any
+    """The tree of its outputs, as torch.utils._pytree has it."""
+    examples: list[Any]
+    """The inputs that it was exported with, as far as they are in the file."""
+
+
 def flat(program: torch.export.ExportedProgram) -> Flat:
     # Guards are Python source out of the file. Names, datatypes and shapes are checked with every request instead.
     module = program.module(check_guards=False)
@@ -67,6 +79,11 @@ def flat(program: torch.export.ExportedProgram) -> Flat:
             known[node] = graph.call_method("size", (known[tensor], place))
         elif node.op != "get_attr":
             known[node] = graph.node_copy(node, lambda one: known[one])
+    return flat_of(graph, weights)
+
+
+def flat_of(graph: fx.Graph, weights: list[Any]) -> Flat:
+    """Of a graph that takes the weights first, then the user inputs."""
     convolves = any(node.target in _CONVOLUTIONS for node in graph.nodes)
     # Its weights are arguments: it asks nothing of the module.
     return Flat(weights, partial(type(fx.GraphModule({}, graph)).forward, None), convolves)
