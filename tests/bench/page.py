@@ -33,6 +33,8 @@ def section(name: str) -> str:
     parts = [where(result), rows(result)]
     if result.get("phases"):
         parts.append(phases(result))
+    if result.get("runs"):
+        parts += [*charts(result), runs(result)]
     return "\n".join(parts)
 
 
@@ -66,6 +68,49 @@ def phases(result: Result) -> str:
         cells = [f"{phase['wall_s']:g}", f"{phase['operator_ms_per_resource']:g}", memory]
         cells += [f"{phase['cpu_s'].get(program, 0):g}" for program in PROGRAMS]
         lines.append(f"| {phase['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+_COMPARED = re.compile(r"(?P<model>\w+) (JSON|binary), c=64")
+_PEER = re.compile(r"(?P<model>\w+), (?P<server>[^,:]+), c=64")
+
+
+def charts(result: Result) -> list[str]:
+    """Requests a second of each server of the run with 64 connections, for each model, as Mermaid draws them."""
+    drawn = []
+    ours = {found["model"]: row for row in result["rows"] if (found := _COMPARED.fullmatch(row["what"]))}
+    for model, row in ours.items():
+        peers = {
+            found["server"].split(" (")[0]: run["per_second"]
+            for what, run in result["runs"].items()
+            if (found := _PEER.fullmatch(what)) and found["model"] == model
+        }
+        if peers:
+            drawn.append(
+                _chart(model, {"Moorage": row["measured"], **dict(sorted(peers.items(), key=lambda one: -one[1]))})
+            )
+    return drawn
+
+
+def _chart(model: str, per_second: Mapping[str, float]) -> str:
+    lines = [
+        "```mermaid",
+        "xychart-beta horizontal",
+        f'  title "{model}: requests a second, 64 connections, one core"',
+        "  x-axis [" + ", ".join(f'"{name}"' for name in per_second) + "]",
+        "  bar [" + ", ".join(f"{each:g}" for each in per_second.values()) + "]",
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def runs(result: Result) -> str:
+    heads = ("requests/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU µs each", "MiB", "refused", "broken")
+    keys = ("per_second", "p50", "p99", "p999", "cpu_us", "memory_mib", "refused", "broken")
+    lines = [f"| run | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for what, run in result["runs"].items():
+        if "per_second" in run:
+            lines.append(f"| {what} | {' | '.join(number(run[key]) for key in keys)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -24,6 +24,7 @@ from cluster.progress import Progress
 ROOT = Path(__file__).parents[2]
 BATCH = 64
 ROUNDS = 3
+CONNECTIONS = (1, 16, 64, 512)
 QUEUE = 128
 BEST_PEER = {"mlp": 10, "conv": 5}
 """How many times as fast as the best of the others."""
@@ -120,7 +121,7 @@ def main() -> None:
                     rows.append(at_most("mlp, memory when ready", 350, usage.memory_mib(pid), "MiB"))
                 for binary in (False, True):
                     body, headers = case.request(binary=binary)
-                    for connections in (1, 16, 64, 512):
+                    for connections in CONNECTIONS:
                         what = f"{name} {'binary' if binary else 'JSON'} c={connections}"
                         with progress.step(what):
                             runs[what] = numbers(wrk.load(pid, url, body, headers, connections=connections))
@@ -194,10 +195,14 @@ def beside_peers(
     times, broken = [], 0
     for peer in peers.PEERS:
         what = f"{name}, {peer.name}, c=64"
-        with progress.step(what):
-            other = peers.load(peer, path, frozen, case, progress)
+        with progress.step(f"{name}, {peer.name}"):
+            # The one that is compared last: ours comes right after it.
+            others = peers.load(peer, path, frozen, case, sorted(CONNECTIONS, key=lambda count: count == 64), progress)
             run = wrk.load(pid, url, body, headers, connections=64)
-        runs[what], runs[f"{what}: ours after it"] = numbers(other), numbers(run)
+        for connections in CONNECTIONS:
+            runs[f"{name}, {peer.name}, c={connections}"] = numbers(others[connections])
+        other = others[64]
+        runs[f"{what}: ours after it"] = numbers(run)
         broken += other.broken + other.refused + run.broken + run.refused
         rows += [told(what, other.per_second, "req/s"), told(f"{what}, CPU of a request", other.cpu_us, "µs")]
         times.append(run.per_second / other.per_second)

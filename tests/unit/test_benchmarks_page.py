@@ -36,3 +36,22 @@ def test_what_was_never_measured_is_said(tmp_path, monkeypatch: pytest.MonkeyPat
 def test_a_bound_is_held_exactly(measured: float | None, ok: bool) -> None:
     found: Row = report.at_most("x", 2, measured, "")
     assert found.ok is ok
+
+
+def test_servers_side_by_side_and_every_run(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    rows = [report.told("mlp JSON, c=64", 90, "req/s"), report.told("conv binary, c=64", 9, "req/s")]
+    keys = ("per_second", "p50", "p99", "p999", "cpu_us", "memory_mib", "refused", "broken")
+    names = (
+        "mlp, A 1.0 (b) with ours, c=64",
+        "mlp, A 1.0 (b) with ours, c=1",
+        "mlp, B, c=64",
+        "mlp, B, c=64: ours after it",
+    )
+    runs = {name: dict.fromkeys(keys, float(10 + i)) for i, name in enumerate(names)}
+    report.finish("some", rows, {"torch": "2"}, runs=runs)
+    shown = page.section("some")
+    assert shown.count("```mermaid") == 1
+    assert '  x-axis ["Moorage", "B", "A 1.0"]\n  bar [90, 12, 10]\n' in shown
+    assert "| mlp, B, c=64: ours after it | 13 |" in shown

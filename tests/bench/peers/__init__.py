@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -225,8 +225,10 @@ def prepare(progress: Progress) -> None:
             installed(peer, progress)
 
 
-def load(peer: Peer, exported: Path, frozen: Path, case: Case, progress: Progress) -> wrk.Run:
-    """With 64 connections."""
+def load(
+    peer: Peer, exported: Path, frozen: Path, case: Case, connections: Sequence[int], progress: Progress
+) -> dict[int, wrk.Run]:
+    """By the number of connections, in their order."""
     with served(peer, exported, frozen, case, progress) as (pid, url):
         body, headers = peer.request(case)
-        return wrk.load(pid, url, body, headers, connections=64)
+        return {count: wrk.load(pid, url, body, headers, connections=count) for count in connections}
