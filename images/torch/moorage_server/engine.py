@@ -297,18 +297,24 @@ class Engine:
     def _forward(self, inputs: list[Array], rows: int) -> list[Array]:
         if not self._batches:
             self._observe_batch(1)
-            return self._model.run(inputs)
+            return self._model.run(_own(inputs))
         # A single request may bring more rows than a batch may have: even parts, and none smaller than the model takes.
         count = max(1, min(-(-rows // self._max_rows), rows // self._least_rows))
         ends = [rows * i // count for i in range(count + 1)]
         parts = []
         for start, end in itertools.pairwise(ends):
             self._observe_batch(end - start)
-            parts.append(self._model.run(inputs if count == 1 else [array[start:end] for array in inputs]))
+            parts.append(self._model.run(_own(inputs if count == 1 else [array[start:end] for array in inputs])))
         outputs = parts[0] if len(parts) == 1 else [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
         if any(array.shape[:1] != (rows,) for array in outputs):
             raise ValueError(f"the model gave {[array.shape for array in outputs]} for {rows} rows")
         return outputs
+
+
+def _own(inputs: list[Array]) -> list[Array]:
+    """What is only seen through (the bytes of a request) is copied: a model may write to its inputs. Rows of several
+    requests have been, when they were put together."""
+    return [array if array.flags.carray else array.copy() for array in inputs]
 
 
 def _nobody(_result: Result) -> None:

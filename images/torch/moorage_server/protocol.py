@@ -271,7 +271,11 @@ def _parsed(data: list[Any], want: np.dtype[Any]) -> Array:
     return array
 
 
+_LITTLE_ENDIAN = {name: want.newbyteorder("<") for name, want in ARRAYS.items()}
+
+
 def of_bytes(raw: memoryview | bytes, shape: list[int], spec: TensorSpec) -> Array:
+    """Where they can be, the bytes themselves: not to be written to."""
     if spec.datatype == BYTES:
         return of_texts(_split(raw, spec), shape, spec)
     if len(raw) != (size := math.prod(shape) * _width(spec)):
@@ -282,8 +286,7 @@ def of_bytes(raw: memoryview | bytes, shape: list[int], spec: TensorSpec) -> Arr
     want = ARRAYS[spec.datatype]
     if want.kind == "b" and (np.frombuffer(raw, np.uint8) > 1).any():
         raise BadRequest(f"{_what(spec)}: its binary data must be bytes of 0 and 1")
-    # A copy: torch takes no array that must not be written to, and rows of a batch are copied together anyway.
-    return np.frombuffer(raw, want.newbyteorder("<")).astype(want).reshape(shape)
+    return np.frombuffer(raw, _LITTLE_ENDIAN[spec.datatype]).astype(want, copy=False).reshape(shape)
 
 
 def _split(raw: memoryview | bytes, spec: TensorSpec) -> list[bytes]:

@@ -50,10 +50,6 @@ def test_some_as_json() -> None:
     np.testing.assert_array_equal(asked.inputs[1], N)
 
 
-def test_what_the_model_gets_may_be_written_to() -> None:
-    assert all(array.flags.writeable for array in parse({"inputs": BOTH}, X.tobytes() + N.tobytes()).inputs)
-
-
 REFUSED: dict[str, tuple[list[dict[str, Any]], bytes, str]] = {
     "too short": (BOTH, X.tobytes() + b"1234", "input 'n': its binary_data_size is 16, the body has 4 more"),
     "too long": (BOTH, X.tobytes() + N.tobytes() + b"z", "1 bytes of binary data more than its inputs say"),

@@ -337,6 +337,26 @@ async def test_stop_gives_up_what_waits() -> None:
         assert await first == [0]
 
 
+@pytest.mark.parametrize("count", [1, 3, 9])
+async def test_what_the_model_gets_may_be_written_to(count: int) -> None:
+    """And what was asked stays as it was: it may be the bytes of a request, wherever they begin."""
+
+    class Writing(Doubling):
+        def run(self, inputs: Sequence[Array]) -> list[Array]:
+            assert inputs[0].flags.carray
+            inputs[0] += 1
+            return super().run(inputs)
+
+    sent = b"." + np.arange(2 * count, dtype=np.float32).tobytes()
+    given = np.frombuffer(sent, np.uint8)[1:].view(np.float32).reshape(count, 2)
+    async with running(Writing(), max_batch_size=4) as engine:
+        (output,) = await infer(engine, [given], count)
+        assert output.tolist() == ((given + 1) * 2).tolist()
+        both = await asyncio.gather(infer(engine, [given], count), infer(engine, [given], count))
+        assert [one.tolist() for (one,) in both] == [((given + 1) * 2).tolist()] * 2
+    assert given.ravel().tolist() == list(range(2 * count))
+
+
 async def test_short_passes_run_on_the_loop_and_what_would_be_long_in_the_thread() -> None:
     class Where(Doubling):
         def run(self, inputs: Sequence[Array]) -> list[Array]:
