@@ -71,15 +71,15 @@ def phases(result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-_COMPARED = re.compile(r"(?P<model>\w+) (JSON|binary), c=64")
+_COMPARED = re.compile(r"(?P<model>\w+) (?P<kind>JSON|binary), c=64")
 _PEER = re.compile(r"(?P<model>\w+), (?P<server>[^,:]+), c=64")
 
 
 def charts(result: Result) -> list[str]:
     """Requests a second of each server of the run with 64 connections, for each model, as Mermaid draws them."""
     drawn = []
-    ours = {found["model"]: row for row in result["rows"] if (found := _COMPARED.fullmatch(row["what"]))}
-    for model, row in ours.items():
+    compared = [found for row in result["rows"] if (found := _COMPARED.fullmatch(row["what"]))]
+    for model, ours in ((found["model"], f"{found['model']} {found['kind']} c=64") for found in compared):
         peers = {
             found["server"].split(" (")[0]: run["per_second"]
             for what, run in result["runs"].items()
@@ -87,7 +87,13 @@ def charts(result: Result) -> list[str]:
         }
         if peers:
             drawn.append(
-                _chart(model, {"Moorage": row["measured"], **dict(sorted(peers.items(), key=lambda one: -one[1]))})
+                _chart(
+                    model,
+                    {
+                        "Moorage": result["runs"][ours]["per_second"],
+                        **dict(sorted(peers.items(), key=lambda one: -one[1])),
+                    },
+                )
             )
     return drawn
 

@@ -43,15 +43,16 @@ def test_servers_side_by_side_and_every_run(tmp_path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(page, "RESULTS", tmp_path)
     rows = [report.told("mlp JSON, c=64", 90, "req/s"), report.told("conv binary, c=64", 9, "req/s")]
     keys = ("per_second", "p50", "p99", "p999", "cpu_us", "memory_mib", "refused", "broken")
-    names = (
+    peers = (
         "mlp, A 1.0 (b) with ours, c=64",
         "mlp, A 1.0 (b) with ours, c=1",
         "mlp, B, c=64",
         "mlp, B, c=64: ours after it",
     )
+    names = (*peers, "mlp JSON c=64", "conv binary c=64")
     runs = {name: dict.fromkeys(keys, float(10 + i)) for i, name in enumerate(names)}
     report.finish("some", rows, {"torch": "2"}, runs=runs)
     shown = page.section("some")
     assert shown.count("```mermaid") == 1
-    assert '  x-axis ["Moorage", "B", "A 1.0"]\n  bar [90, 12, 10]\n' in shown
+    assert '  x-axis ["Moorage", "B", "A 1.0"]\n  bar [14, 12, 10]\n' in shown
     assert "| mlp, B, c=64: ours after it | 13 |" in shown

@@ -113,7 +113,9 @@ class _Reader:
     def _storage(self, record: str, dtype: torch.dtype) -> Tensor:
         if not self._reader.get_record_size(record):
             return torch.empty(0, dtype=dtype)
-        count = self._reader.get_record_size(record) // dtype.itemsize
+        count, rest = divmod(self._reader.get_record_size(record), dtype.itemsize)
+        if rest:
+            raise Other("a weight with half a number")
         raw = self._reader.get_storage_from_record(record, count, dtype)
         return torch.empty(0, dtype=dtype).set_(raw.untyped_storage(), 0, (count,), (1,))
 
@@ -133,7 +135,11 @@ class _Reader:
             args, kwargs = self._arguments(target, node["inputs"])
             returns = target._schema.returns
             single = len(returns) == 1 and isinstance(returns[0].type, torch.TensorType)
+            if len(returns) == 1 and isinstance(returns[0].type, torch.OptionalType):
+                raise Other("a tensor that may be none")
             if target is torch.ops.aten.sym_size.int:
+                if len(args) != 2:
+                    raise Other("a size by name")
                 # The same, at a tenth of the cost; and it can be traced.
                 made, single = self._made.call_method("size", args), True
             else:
@@ -263,4 +269,6 @@ def _operator(target: str) -> Any:
         raise Other(target)
     for name in target.split(".")[1:]:
         found = getattr(found, name)
+    if target.startswith("torch.ops.") and not isinstance(found, torch._ops.OpOverload):
+        raise Other(target)
     return found

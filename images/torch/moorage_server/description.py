@@ -6,7 +6,7 @@ error of the model's, said at load time rather than with every request. Triton's
 operator) holds the same rules.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class Description:
     format: str | None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    preprocess: dict[str, Any] = field(default_factory=dict)
 
 
 def read(folder: Path) -> Description | None:
@@ -36,7 +37,10 @@ def read(folder: Path) -> Description | None:
         raise _mismatch(f"is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise _mismatch("must be a mapping with the keys format, inputs and outputs")
-    return Description(content.get("format"), _tensors(content, "inputs"), _tensors(content, "outputs"))
+    preprocess = content.get("preprocess") or {}
+    if not isinstance(preprocess, dict):
+        raise _mismatch("preprocess must be a mapping by the model's inputs")
+    return Description(content.get("format"), _tensors(content, "inputs"), _tensors(content, "outputs"), preprocess)
 
 
 def fit_inputs(described: tuple[TensorSpec, ...], program: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:

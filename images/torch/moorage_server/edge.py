@@ -17,11 +17,12 @@ import orjson
 import structlog
 
 from . import __version__, generate, protocol
-from .engine import Engine, Job, ModelFailed, QueueFull, Result, Stopped, TimedOut
+from .engine import Engine, ModelFailed, QueueFull, Result, Stopped, TimedOut
 from .generations import Generations
 from .logs import AccessLog
 from .messages import CLIENT_GONE, Request, Response, error
 from .metrics import Metrics
+from .preparing import Preparing
 from .repository import Entry, NotLoaded, Repository
 from .security import Tokens
 from .settings import Settings
@@ -184,14 +185,17 @@ class Edge:
         *,
         late: bool,
         within: float = math.inf,
-    ) -> Job:
+    ) -> Callable[[], None]:
         """`late`: it has waited for its model, which counts as waiting; `within`: seconds, where its protocol says
-        besides how long its client waits. Raises TimedOut, and what `Engine.submit` raises."""
+        besides how long its client waits. What is returned gives it up. Raises TimedOut, and what `Engine.submit`
+        raises."""
         timeout = min(within, asked.timeout - (time.perf_counter() - began) if late else asked.timeout)
         if timeout <= 0:
             raise TimedOut
         entry.used = max(entry.used, began)
-        return engine.submit(asked.inputs, asked.rows, ran, asked.priority, timeout)
+        if entry.preprocess is not None:
+            return Preparing(entry, engine, entry.preprocess, self.repository.preparers, asked, ran, timeout).cancel
+        return partial(engine.cancel, engine.submit(asked.inputs, asked.rows, ran, asked.priority, timeout))
 
     def end(self, entry: Entry | None, began: float, status: int, now: float) -> None:
         self.metrics.in_flight.end(began, now - began)
@@ -254,7 +258,9 @@ class Edge:
         unloading.add_done_callback(lambda ended: self._loaded(request, ended.exception()))
 
     def _model(self, request: Request) -> Response:
-        return _json(self.metadata(_entry(request)))
+        entry = _entry(request)
+        # More than the protocol has, and where it has no place for it: gRPC's message cannot be added to.
+        return _json({**self.metadata(entry), **({"parameters": {"weights": entry.weights}} if entry.weights else {})})
 
     def metadata(self, entry: Entry) -> dict[str, Any]:
         assert entry.signature is not None
@@ -274,8 +280,7 @@ class Edge:
         asked = protocol.parse_request(request.body, signature, request.headers.get(protocol.HEADER_LENGTH))
         state.asked = asked
         ran = partial(self._ran, request, signature)
-        job = self.submit(entry, engine, asked, ran, request.began, late=state.late)
-        state.cancel = partial(engine.cancel, job)
+        state.cancel = self.submit(entry, engine, asked, ran, request.began, late=state.late)
 
     def _ran(self, request: Request, signature: Signature, result: Result) -> None:
         """The model's outputs, or why there are none."""
@@ -320,7 +325,10 @@ class Edge:
     ) -> None:
         entry = _entry(request)
         entry.used = max(entry.used, request.began)
-        one = generations.submit(asked.text, asked.parameters, answer.piece, answer.end)
+        try:
+            one = generations.submit(asked.text, asked.parameters, answer.piece, answer.end)
+        except TypeError as error:
+            raise protocol.BadRequest(f"the parameters cannot be read: {error}") from None
         answer.taken = partial(generations.taken, one)
         answer.cancel = request.state.cancel = partial(generations.cancel, one)
 

@@ -121,6 +121,10 @@ class Engine:
         return 0.0 if first is None else time.perf_counter() - first
 
     @property
+    def most_waiting(self) -> int:
+        return self._max_queue_size
+
+    @property
     def full(self) -> bool:
         return self._count >= self._max_queue_size
 
@@ -172,8 +176,8 @@ class Engine:
         self._left(job)
         return True
 
-    def stop(self) -> None:
-        """Gives up what still waits."""
+    def stop(self, told: Exception | None = None) -> None:
+        """Gives up what still waits. `told`: why, if not because the server goes."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -182,7 +186,7 @@ class Engine:
             while jobs:
                 job = jobs.popleft()
                 self._left(job)
-                self._tell(job, Stopped())
+                self._tell(job, told or Stopped())
 
     def _arrange(self) -> None:
         """Sees to it that a batch begins when its time has come."""
@@ -242,7 +246,7 @@ class Engine:
         told = ModelFailed(str(error)) if isinstance(error, ModelCrashed) else Stopped()
         for job in batch:
             self._tell(job, told)
-        self.stop()
+        self.stop(told)
         self._on_break(error)
 
     def _timed(self, batch: list[Job], size: int) -> list[Result]:

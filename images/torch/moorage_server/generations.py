@@ -13,6 +13,7 @@ from typing import Any
 
 from . import pipe
 from .engine import ModelFailed, QueueFull, Stopped
+from .failures import ModelCrashed
 from .handler import Handler
 
 WINDOW = 16
@@ -23,18 +24,17 @@ class Generation:
     """One text. `on_piece` hears of each of its pieces, and the owner says with `taken` that there is room for another;
     `on_end` of its end, and why it ended where it did so too early."""
 
-    __slots__ = ("began", "number", "on_end", "on_piece", "parameters", "text")
+    __slots__ = ("asked", "began", "number", "on_end", "on_piece")
 
     def __init__(
         self,
         number: int,
-        text: str,
-        parameters: Mapping[str, Any],
+        asked: bytes,
         on_piece: Callable[[str], None],
         on_end: Callable[[Exception | None], None],
     ) -> None:
-        self.number, self.text, self.parameters = number, text, parameters
-        self.on_piece, self.on_end = on_piece, on_end
+        """`asked`: what its process is told, encoded."""
+        self.number, self.asked, self.on_piece, self.on_end = number, asked, on_piece, on_end
         self.began = time.perf_counter()
 
 
@@ -76,12 +76,14 @@ class Generations(asyncio.Protocol):
         on_piece: Callable[[str], None],
         on_end: Callable[[Exception | None], None],
     ) -> Generation:
-        """Raises Stopped and QueueFull."""
+        """Raises Stopped, QueueFull, and TypeError for what cannot be told its process: values in too many others."""
         if self._stopped:
             raise Stopped
         if len(self._running) >= self._most and len(self._waiting) >= self._most_waiting:
             raise QueueFull
-        made = Generation(next(self._numbers), text, parameters, on_piece, on_end)
+        number = next(self._numbers)
+        asked = pipe.encode({"id": number, "text": text, "parameters": parameters, "credit": WINDOW})
+        made = Generation(number, asked, on_piece, on_end)
         self._waiting.append(made)
         self._begin()
         return made
@@ -89,12 +91,12 @@ class Generations(asyncio.Protocol):
     def taken(self, one: Generation) -> None:
         """A piece of it is out of the way."""
         if one.number in self._running:
-            self._say({"id": one.number, "credit": 1})
+            self._say(pipe.encode({"id": one.number, "credit": 1}))
 
     def cancel(self, one: Generation) -> None:
         """Nobody waits for it any more."""
         if self._running.pop(one.number, None) is not None:
-            self._say({"id": one.number, "cancel": True})
+            self._say(pipe.encode({"id": one.number, "cancel": True}))
             self._begin()
         elif one in self._waiting:
             self._waiting.remove(one)
@@ -119,11 +121,11 @@ class Generations(asyncio.Protocol):
         while self._waiting and len(self._running) < self._most:
             one = self._waiting.popleft()
             self._running[one.number] = one
-            self._say({"id": one.number, "text": one.text, "parameters": one.parameters, "credit": WINDOW})
+            self._say(one.asked)
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _say(self, message: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(pipe.encode(message))
+            self._transport.write(message)
 
     def _hear(self, message: dict[str, Any]) -> None:
         one = self._running.get(message["id"])
@@ -160,6 +162,10 @@ class Generations(asyncio.Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if not self._stopped:
-            crashed = self._handler.crashed()
-            self.stop(ModelFailed(str(crashed)))
-            self._on_break(crashed)
+            self._stopped = True
+            ending = asyncio.get_running_loop().run_in_executor(None, self._handler.crashed)
+            ending.add_done_callback(self._crashed)
+
+    def _crashed(self, ended: "asyncio.Future[ModelCrashed]") -> None:
+        self.stop(ModelFailed(str(ended.result())))
+        self._on_break(ended.result())

@@ -36,10 +36,16 @@ class Handler:
     """`close` ends its process."""
 
     inline = False
+    weights = ""
+    preprocess = None
+    """Its class does that itself."""
 
     def __init__(self, source: Source, device: str) -> None:
         """Raises StartupError."""
         described = description.read(source.path)
+        if described and described.format not in (None, source.format):
+            message = f"{description.FILE} says format {described.format}, the server was told {source.format}"
+            raise StartupError("FormatMismatch", message)
         self._calls, calls = socket.socketpair()
         self.streams, streams = socket.socketpair()
         self._taken, self._given = pipe.Shelf.new("taken"), pipe.Shelf.new("given")
@@ -81,6 +87,7 @@ class Handler:
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """The outputs in the order of the signature. Raises ModelFailed and ModelCrashed."""
+        self._living()
         specs = self.signature.inputs
         given = [(spec.name, spec.datatype, array) for spec, array in zip(specs, inputs, strict=True)]
         answer = self._ask({"run": {"inputs": self._taken.put(given), "outputs": self._wanted}})
@@ -121,11 +128,16 @@ class Handler:
         self._taken.close()
         self._given.close()
 
+    def _living(self) -> None:
+        if self._closed:
+            raise ModelCrashed("the model's process has ended")
+
     def crashed(self) -> ModelCrashed:
         """Why it is gone."""
         try:
             code = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
+            self._process.kill()
             return ModelCrashed("the model's process hung up")
         if code == -9:
             return ModelCrashed(
@@ -160,6 +172,9 @@ def load(source: Source, device: str, max_batch_size: int, known: Mapping[int, f
     except ModelCrashed as error:
         made.close()
         raise StartupError("ModelCrashed", f"{error}, on zeros of {list(map(str, made.signature.inputs))}") from error
+    except BaseException:
+        made.close()
+        raise
     return made
 
 
@@ -181,10 +196,10 @@ def _check(source: Source) -> None:
 
 
 def _signature(described: description.Description | None, able: Mapping[str, Any]) -> Signature:
-    if described is not None and (described.inputs or described.outputs):
-        return description.signature_of(described)
     if not able["predict"]:
         return TEXT
+    if described is not None and (described.inputs or described.outputs):
+        return description.signature_of(described)
     message = (
         f"a Python class does not say what it takes: put a {description.FILE} beside {FILE} with inputs and outputs"
     )

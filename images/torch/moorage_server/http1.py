@@ -153,6 +153,9 @@ class Connection(asyncio.Protocol):
         if not self._hung_up:
             self.deadline = FOREVER
             if self._current is not None and self._current.on_room is not None:
+                if self._paused and len(self._waiting) < _PIPELINED:
+                    self._paused = False
+                    self._transport.resume_reading()  # else nobody would see it leave
                 self._current.on_room()
             self._pump()
 

@@ -27,7 +27,7 @@ from moorage_store.termination import one_line
 
 from . import archive, description
 from .failures import FAILED, DeviceLost, StartupError
-from .model import DATATYPES, Model, leaves, out_of_memory, pick
+from .model import DATATYPES, Model, datatype_of, leaves, out_of_memory, pick
 from .program import Function, Program, flat, fused
 from .settings import Source
 from .signature import BYTES, Dim, Signature, TensorSpec
@@ -103,8 +103,14 @@ def _load(source: Source, device: str, max_batch_size: int) -> Model:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if wanted == "TorchExport":
-            return _load_export(file, described, device, max_batch_size)
-        return _load_script(file, described, device)
+            model = _load_export(file, described, device, max_batch_size)
+        else:
+            model = _load_script(file, described, device)
+    if described and described.preprocess:
+        from . import preprocess  # and the libraries that it needs, which most models do not
+
+        model.preprocess = preprocess.of(described.preprocess, model.signature, path)
+    return model
 
 
 def _device(wanted: str) -> str:
@@ -131,7 +137,8 @@ def _load_export(file: Path, described: description.Description | None, device: 
     forward = fused(program.flat, signature, max_batch_size) if device == "cpu" else program.flat
     forward = _in_order(forward, program.gives, own, signature)
     examples = {spec.name: list(tensor.shape) for spec, tensor in zip(signature.inputs, program.examples, strict=False)}
-    return Model(signature, device, forward, examples, program.flat.bytes)
+    weights = program.flat.weights
+    return Model(signature, device, forward, examples, program.flat.bytes, datatype_of(weights))
 
 
 def _program(file: Path, device: str) -> Program:
@@ -216,5 +223,6 @@ def _load_script(file: Path, described: description.Description | None, device: 
     def forward(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         return pick(names, module(*(tensors[i] for i in order)))
 
-    size = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
-    return Model(signature, device, forward, bytes=size)
+    weights = [*module.parameters(), *module.buffers()]
+    size = sum(tensor.nbytes for tensor in weights)
+    return Model(signature, device, forward, bytes=size, weights=datatype_of(weights))

@@ -155,7 +155,7 @@ class Metrics:
         self._info = Gauge(
             "moorage_server_model_info",
             "The model being served; always 1.",
-            [*_MODEL, "format", "sha256", "device"],
+            [*_MODEL, "format", "sha256", "device", "weights"],
             registry=registry,
         )
         registry.register(_Live(self))
@@ -168,12 +168,12 @@ class Metrics:
         return made
 
     def loaded(
-        self, model: ModelMetrics, bytes: int, format: str, sha256: str, device: str, batch_seconds: Mapping[int, float]
+        self, model: ModelMetrics, bytes: int, info: Mapping[str, str], batch_seconds: Mapping[int, float]
     ) -> None:
         labels = model.labels
         self._loads.labels(**labels, result="success").inc()
         self._memory.labels(**labels).set(bytes)
-        self._info.labels(**labels, format=format, sha256=sha256, device=device).set(1)
+        self._info.labels(**labels, **info).set(1)
         for rows, seconds in batch_seconds.items():
             self._speed.labels(**labels, rows=str(rows)).set(round(rows / seconds, 1))
 

@@ -5,9 +5,10 @@ Knows torch and nothing of requests: batches are the engine's, JSON the protocol
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,6 +17,9 @@ from moorage_store.termination import one_line
 from . import calibration
 from .failures import DeviceLost, StartupError
 from .signature import ARRAYS, Array, Signature, TensorSpec
+
+if TYPE_CHECKING:
+    from .preprocess import Preprocess
 
 DTYPES = {
     "BOOL": torch.bool, "UINT8": torch.uint8, "UINT16": torch.uint16, "UINT32": torch.uint32, "UINT64": torch.uint64,
@@ -42,6 +46,9 @@ class Model:
     examples: dict[str, list[int]] = field(default_factory=dict)
     bytes: int = 0
     """Of its weights, on the device."""
+    weights: str = ""
+    """The datatype that most of them have, by bytes: of a model that was quantised, INT8."""
+    preprocess: "Preprocess | None" = None
     warm_up_seconds: float = 0.0
     batch_seconds: dict[int, float] = field(default_factory=dict)
     """Of a batch by its rows, as far as was measured."""
@@ -101,6 +108,17 @@ class Model:
             if spec.name not in self.examples
             for dim in spec.dims[1 if self.signature.batch else 0 :]
         )
+
+
+def datatype_of(weights: Iterable[Any]) -> str:
+    """The datatype with most bytes among them."""
+    sizes: Counter[torch.dtype] = Counter()
+    for weight in weights:
+        if isinstance(weight, torch.Tensor):
+            sizes[weight.dtype] += weight.nbytes
+    for most, _ in sizes.most_common(1):
+        return DATATYPES.get(most, str(most).removeprefix("torch.").upper())
+    return ""
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -130,7 +130,9 @@ class Shelf:
     def close(self) -> None:
         if self._memory is not None:
             self._memory.close()
+            self._memory = None
         os.close(self.file)
+        self.file = -1
 
 
 def _bytes(datatype: str, array: Array) -> bytes | memoryview:
@@ -142,4 +144,4 @@ def _bytes(datatype: str, array: Array) -> bytes | memoryview:
 def _array(part: memoryview, datatype: str, shape: list[int]) -> Array:
     if datatype == BYTES:
         return protocol.of_bytes(part, shape, TensorSpec("", BYTES, ()))
-    return np.frombuffer(bytes(part), ARRAYS[datatype]).reshape(shape).copy()
+    return np.frombuffer(part, ARRAYS[datatype]).reshape(shape).copy()

@@ -18,12 +18,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
 from . import calibration, handler
-from .engine import Engine, QueueFull, Runnable, Stopped
+from .engine import Engine, ModelFailed, QueueFull, Runnable, Stopped
 from .failures import ModelCrashed, StartupError
 from .generations import Generations
 from .handler import Handler
@@ -31,6 +31,10 @@ from .memory import give_back
 from .metrics import Metrics, ModelMetrics
 from .settings import PYTHON, Settings, Source
 from .signature import Signature
+from .threads import cpus
+
+if TYPE_CHECKING:
+    from .preprocess import Preprocess
 
 RETRY_SECONDS = 30.0
 """So long after it could not be loaded a request tries again; who asks for its loading does at once."""
@@ -40,9 +44,12 @@ _LOOK = 0.002
 
 class Loaded(Runnable, Protocol):
     device: str
+    weights: str
     warm_up_seconds: float
     batch_seconds: dict[int, float]
 
+    @property
+    def preprocess(self) -> Preprocess | None: ...
     @property
     def bytes(self) -> int: ...
     def close(self) -> None: ...
@@ -63,7 +70,7 @@ class Entry:
 
     __slots__ = (
         "batch_seconds", "bytes", "engine", "failed", "failed_at", "file_bytes", "generations", "held", "loaded",
-        "metrics", "needed", "signature", "source", "used", "waiting",
+        "metrics", "needed", "preparing", "preprocess", "signature", "source", "used", "waiting", "weights",
     )  # fmt: skip
 
     def __init__(self, source: Source, metrics: ModelMetrics) -> None:
@@ -76,7 +83,12 @@ class Entry:
         """Of one that has a process of its own."""
         self.loaded: Loaded | None = None
         self.signature: Signature | None = None
-        """Known from its first loading on."""
+        """As clients see it; known from its first loading on."""
+        self.preprocess: Preprocess | None = None
+        self.weights = ""
+        """The datatype of most of its weights, once it was loaded."""
+        self.preparing = 0
+        """Requests whose inputs are being made."""
         self.file_bytes = self.bytes = 0
         """Of its file, and what it takes of memory: the same, or its weights where those are more."""
         self.batch_seconds: dict[int, float] = {}
@@ -92,7 +104,9 @@ class Entry:
     @property
     def idle(self) -> bool:
         """It has nothing to do, where it is in memory."""
-        return (self.held is None or self.held.idle) and (self.generations is None or self.generations.idle)
+        if self.preparing or (self.held is not None and not self.held.idle):
+            return False
+        return self.generations is None or self.generations.idle
 
     @property
     def hopeless(self) -> bool:
@@ -130,6 +144,8 @@ class Repository:
         self._thread: Executor = ThreadPoolExecutor(1, thread_name_prefix="model")
         # What is loaded must not keep those that run waiting.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load") if self.several else self._thread
+        self.preparers: Executor = ThreadPoolExecutor(cpus(), thread_name_prefix="prepare")
+        """Threads that begin when there is something for them."""
         self._line: deque[Entry] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._stopped = False
@@ -257,10 +273,14 @@ class Repository:
         start = time.perf_counter()
         model = await self._in_loader(partial(self._loaded, entry))
         seconds = time.perf_counter() - start - model.warm_up_seconds
-        if model.bytes > entry.bytes:
-            entry.bytes = model.bytes
-            await self._make_room(entry)
-        await self._serve(entry, model, seconds)
+        try:
+            if (size := model.bytes) > entry.bytes:
+                entry.bytes = size
+                await self._make_room(entry)
+            await self._serve(entry, model, seconds)
+        except BaseException:
+            self._loader.submit(model.close)
+            raise
         return seconds, model.warm_up_seconds
 
     async def _serve(self, entry: Entry, model: Loaded, seconds: float) -> None:
@@ -271,7 +291,7 @@ class Repository:
                 model,
                 most=settings.max_batch_size,
                 most_waiting=settings.max_queue_size,
-                on_break=partial(self._lost, entry),
+                on_break=partial(self._lost, entry, model),
             )
         _, largest = model.signature.batch_sizes(settings.max_batch_size)
         batch_size = calibration.best(model.batch_seconds, largest)
@@ -283,14 +303,16 @@ class Repository:
             max_delay=settings.max_queue_delay_microseconds / 1e6,
             observe_batch=self._metrics.batch_size.observe,
             observe_run=entry.metrics.ran,
-            on_break=partial(self._lost, entry),
+            on_break=partial(self._lost, entry, model),
         )
-        entry.signature, entry.batch_seconds = model.signature, model.batch_seconds
+        entry.preprocess = model.preprocess
+        entry.signature = model.preprocess.signature if model.preprocess else model.signature
+        entry.batch_seconds = model.batch_seconds
         entry.used = time.perf_counter()
         self._mend(entry)
-        self._metrics.loaded(
-            entry.metrics, entry.bytes, source.format, source.sha256, model.device, model.batch_seconds
-        )
+        entry.weights = model.weights
+        info = {"format": source.format, "sha256": source.sha256, "device": model.device, "weights": model.weights}
+        self._metrics.loaded(entry.metrics, entry.bytes, info, model.batch_seconds)
         signature = {kind: [str(t) for t in getattr(model.signature, kind)] for kind in ("inputs", "outputs")}
         took = {"load_seconds": round(seconds, 3), "warm_up_seconds": round(model.warm_up_seconds, 3)}
         batches = {"batches": True, "batch_size": batch_size} if model.signature.batch else {"batches": False}
@@ -299,7 +321,11 @@ class Repository:
     async def _let_go(self, entry: Entry) -> None:
         """What takes requests takes none from here on, and is out of memory at the end."""
         entry.engine = None
-        while not entry.idle:  # noqa: ASYNC110
+        end = time.monotonic() + self._settings.drain_timeout_seconds
+        while not entry.idle:
+            # A batch ends by itself; a text may go on for as long as its client likes.
+            if entry.generations is not None and time.monotonic() > end:
+                entry.generations.stop(NotLoaded(f"{entry.source.name!r} is unloaded; ask again"))
             await asyncio.sleep(_LOOK)
         if entry.held is None:  # lost meanwhile
             return
@@ -307,23 +333,23 @@ class Repository:
         await self._in_loader(give_back)
         self._log.info("unloaded", model=entry.source.name)
 
-    def _put_down(self, entry: Entry) -> Callable[[], None]:
-        """Nothing of it is asked any more; what is left to do, in the loader's thread."""
+    def _put_down(self, entry: Entry, told: Exception | None = None) -> Callable[[], None]:
+        """Nothing of it is asked any more; what is left to do, in the loader's thread. `told`: who still waits."""
         assert entry.held is not None and entry.loaded is not None
-        entry.held.stop()
+        entry.held.stop(told)
         if entry.generations is not None:
-            entry.generations.stop()
+            entry.generations.stop(told)
         loaded = entry.loaded
         entry.engine = entry.held = entry.generations = entry.loaded = None
         self._metrics.unloaded(entry.metrics)
         return loaded.close
 
-    def _lost(self, entry: Entry, error: BaseException) -> None:
+    def _lost(self, entry: Entry, model: Loaded, error: BaseException) -> None:
         """It is of no more use. Where its process was its own, others need not suffer."""
         if not self.several or not isinstance(error, ModelCrashed):
             self._break(error)
-        elif entry.held is not None:
-            self._loader.submit(self._put_down(entry))
+        elif entry.loaded is model:  # and not told before
+            self._loader.submit(self._put_down(entry, ModelFailed(str(error))))
             self._give_up(entry, StartupError("ModelCrashed", str(error)))
 
     def _give_up(self, entry: Entry, error: StartupError) -> None:

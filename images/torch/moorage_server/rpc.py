@@ -15,7 +15,7 @@ from typing import Any
 
 from . import __version__, http2, protobuf, protocol
 from .edge import GOING, LOADING, UNKNOWN, Edge
-from .engine import Engine, Job, QueueFull, Result
+from .engine import QueueFull, Result
 from .http2 import Call
 from .protobuf import CLASSES, HEALTH, NOT_SERVING, SERVICE, SERVING
 from .repository import Entry
@@ -70,7 +70,7 @@ class State:
 class Inference:
     """One message of a call that asks for it, until it is answered."""
 
-    __slots__ = ("asked", "began", "call", "engine", "entry", "id", "job", "late", "reply")
+    __slots__ = ("asked", "began", "call", "cancel", "entry", "id", "late", "reply")
 
     def __init__(self, call: Call, began: float) -> None:
         self.call, self.began = call, began
@@ -79,8 +79,8 @@ class Inference:
         self.entry: Entry | None = None
         self.late = False
         """It has waited for its model."""
-        self.engine: Engine | None = None
-        self.job: Job | None = None
+        self.cancel: Callable[[], None] | None = None
+        """Tells who works for it that nobody waits any more."""
         self.reply: bytes | None = None
         """For its turn."""
 
@@ -167,8 +167,8 @@ class Rpc:
         for one in state.order:
             if one.entry is not None:
                 self._repository.forget(one.entry, one)
-            if one.job is not None and one.engine is not None:
-                one.engine.cancel(one.job)
+            if one.cancel is not None:
+                one.cancel()
             if one.reply is None:
                 self._end(one, status, said)
         state.order.clear()
@@ -223,9 +223,8 @@ class Rpc:
         if engine.full:
             raise QueueFull
         asked = one.asked = protobuf.parse_request(request, entry.signature)
-        one.engine = engine
         ran = partial(self._ran, one, entry.signature)
-        one.job = self._edge.submit(entry, engine, asked, ran, one.began, late=one.late, within=_left(one.call))
+        one.cancel = self._edge.submit(entry, engine, asked, ran, one.began, late=one.late, within=_left(one.call))
 
     def _resume(self, one: Inference, request: Any, failed: Exception | None) -> None:
         """Its model is there, or will not be."""
@@ -282,7 +281,7 @@ class Rpc:
     def _end(self, one: Inference, status: int, said: str) -> None:
         now = time.perf_counter()
         rows = one.asked.rows if one.asked is not None else None
-        one.job = one.asked = one.engine = None
+        one.cancel = one.asked = None
         self._edge.end(one.entry, one.began, status, now)
         self._log(one.call, status, one.began, now, rows, said)
 

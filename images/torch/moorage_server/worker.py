@@ -4,6 +4,7 @@ The user's code runs here and nowhere else: what it imports, breaks or leaks is 
 turn: a batch of inference, then one step of each text that is being generated, as long as its client keeps up.
 """
 
+import contextlib
 import importlib.util
 import inspect
 import os
@@ -25,6 +26,8 @@ from . import pipe
 from .signature import ARRAYS, BYTES, Array
 
 FILE, CLASS = "model.py", "Model"
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 class _Refused(Exception):
@@ -48,8 +51,17 @@ class Worker:
     def __init__(self, ends: pipe.Ends) -> None:
         self._calls, self._streams = socket.socket(fileno=ends.calls), socket.socket(fileno=ends.streams)
         self._taken, self._given = pipe.Shelf(ends.taken), pipe.Shelf(ends.given)
+        os.register_at_fork(after_in_child=self._forget)
+        self._reader = pipe.Reader()
         self._model: Any = None
         self._texts: dict[int, _Text] = {}
+
+    def _forget(self) -> None:
+        """In a process that the class has forked: it must not keep the server from seeing the end of this one."""
+        for one in (self._calls, self._streams):
+            one.close()
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
 
     def serve(self) -> None:
         """Until the server goes."""
@@ -104,7 +116,13 @@ class Worker:
         return {"outputs": self._given.put(_described(result, outputs))}
 
     def _stream(self) -> None:
-        asked = pipe.receive(self._streams)
+        # All that there is: each step of a text brings a message back.
+        if not (data := self._streams.recv(1 << 16)):
+            raise EOFError
+        for asked in self._reader.feed(data):
+            self._heard(asked)
+
+    def _heard(self, asked: dict[str, Any]) -> None:
         number = asked["id"]
         if "text" in asked:
             try:
@@ -124,6 +142,7 @@ class Worker:
             piece = next(text.pieces)
             if not isinstance(piece, str):
                 raise TypeError(f"generate gave {type(piece).__name__}; it must give texts (str)")
+            piece.encode()  # half a character cannot be sent
         except StopIteration:
             said: dict[str, Any] = {"id": number, "end": True}
         except Exception as error:
@@ -148,7 +167,7 @@ def told(error: BaseException) -> str:
     """In one line, and where in the user's code it was."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(f"/{FILE}")]
     where = f" ({FILE}, line {frames[-1].lineno})" if frames else ""
-    return f"{one_line(error)}{where}"
+    return f"{one_line(error)}{where}".encode("utf-8", "replace").decode()
 
 
 def _class(folder: Path) -> Any:
@@ -164,14 +183,12 @@ def _class(folder: Path) -> Any:
 
 
 def _device(wanted: str) -> str:
-    if wanted == "CPU":
-        return "cpu"
-    try:
-        import torch
-    except ImportError:
-        there = False
-    else:
-        there = torch.cuda.is_available()
+    there = False
+    if wanted != "CPU" and any(map(os.path.exists, _GPU_FILES)):
+        with contextlib.suppress(ImportError):  # which takes a second or two, and not every class has need of it
+            import torch
+
+            there = torch.cuda.is_available()
     if wanted == "CUDA" and not there:
         raise _Refused(
             "DeviceUnavailable", "CUDA was asked for, and there is none: give the server a GPU, or ask for CPU"
@@ -180,7 +197,7 @@ def _device(wanted: str) -> str:
 
 
 def _whole(model: Any, text: bytes) -> str:
-    return "".join(model.generate(text.decode(), {}))
+    return "".join(model.generate(text.decode(errors="replace"), {}))
 
 
 def _described(result: Any, outputs: list[dict[str, Any]]) -> list[tuple[str, str, Array]]:
@@ -198,7 +215,7 @@ def _as_array(value: Any, name: str, datatype: str) -> Array:
         value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
     array = np.asarray(value, None if datatype != BYTES else object)
     if datatype == BYTES:
-        flat = [one.encode() if isinstance(one, str) else bytes(one) for one in array.reshape(-1)]
+        flat = [_as_bytes(name, one) for one in array.reshape(-1)]
         texts = np.empty(len(flat), object)
         texts[:] = flat
         return texts.reshape(array.shape)
@@ -208,15 +225,34 @@ def _as_array(value: Any, name: str, datatype: str) -> Array:
     return array.astype(want)
 
 
-def main() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):  # the server has been told, too, and ends what it has begun
-        signal.signal(number, signal.SIG_IGN)
+def _as_bytes(name: str, value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    raise TypeError(f"output {name!r} has {type(value).__name__}; BYTES are texts or bytes")
+
+
+def main() -> int:
+    ends = pipe.Ends(*map(int, sys.argv[1:]))
+    for file in (ends.calls, ends.streams, ends.taken, ends.given):
+        os.set_inheritable(file, False)
+    for number in _SIGNALS:  # the server has been told, too, and ends what it has begun
+        signal.signal(number, lambda *_: None)
     sys.dont_write_bytecode = True
-    Worker(pipe.Ends(*map(int, sys.argv[1:]))).serve()
+    try:
+        Worker(ends).serve()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    # Whatever threads the class has begun.
+    os._exit(code)

@@ -27,7 +27,7 @@ from moorage_store.remote import Remote
 
 # What makes a folder a model; only such a folder is replaced.
 DESCRIPTION = "moorage.yaml"
-MODEL_FILES = ("model.pt2", "model.pt", "model.py", DESCRIPTION)
+MODEL_FILES = ("model.pt2", "model.pt", DESCRIPTION)
 
 # A work folder untouched for so long belongs to nobody any more. A younger one may be that of a worker that still ends.
 STALE_SECONDS = 24 * 3600

@@ -24,7 +24,7 @@ KNOWN = Signature(
 
 class Sum:
     signature = KNOWN
-    device, warm_up_seconds, bytes, inline = "cpu", 0.0, 0, True
+    device, warm_up_seconds, bytes, inline, preprocess, weights = "cpu", 0.0, 0, True, None, "FP32"
     batch_seconds: ClassVar[dict[int, float]] = {64: 0.001}
 
     def run(self, inputs: list[Array]) -> list[Array]:

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from .conftest import Server, Start
 
@@ -37,6 +39,15 @@ class Model:
         if (x == 99 * helper.SCALE).any():
             import os
             os._exit(7)
+        if (x == 98 * helper.SCALE).any():
+            import sys, threading
+            threading.Thread(target=threading.Event().wait).start()
+            sys.exit(8)
+        if (x == 97 * helper.SCALE).any():
+            import os, time
+            if not os.fork():
+                time.sleep(60)
+            os._exit(6)
         return x + self.offset
 
     def postprocess(self, y):
@@ -61,6 +72,8 @@ class Model:
                     import os
                     os._exit(9)
                 time.sleep(parameters.get("seconds", 0))
+                if i == parameters.get("half_at"):
+                    yield "\\ud800"
                 yield f"{text_input}{i} "
         finally:
             print("ended", text_input, flush=True)
@@ -160,9 +173,9 @@ def test_its_own_error_is_told_with_its_line_and_is_nobody_else_s(adding: Server
         assert client.post(adding.infer_path, json=rows([1, 1])).status_code == 200
 
 
-def test_no_torch_in_the_server_itself(adding: Server) -> None:
-    maps = Path(f"/proc/{adding.process.pid}/maps").read_text()
-    assert "libtorch" not in maps
+def test_no_torch_where_nobody_asked_for_it(adding: Server) -> None:
+    for process in (adding.process.pid, child(adding)):
+        assert "libtorch" not in Path(f"/proc/{process}/maps").read_text()
 
 
 def test_a_process_that_ends_ends_the_server_with_its_reason(start_server: Start, adder: Path) -> None:
@@ -173,6 +186,14 @@ def test_a_process_that_ends_ends_the_server_with_its_reason(start_server: Start
     assert server.process.wait(20) == 1
     assert server.termination["reason"] == "ModelCrashed"
     assert "exit code 7" in server.termination["message"]
+
+
+@pytest.mark.parametrize(("value", "code"), [(98, 8), (97, 6)], ids=["sys.exit beside a thread", "forked before"])
+def test_however_it_ends(value: float, code: int, start_server: Start, adder: Path) -> None:
+    server = start_server(adder, MOORAGE_MODEL_FORMAT="Python")
+    failed = httpx.post(server.url + server.infer_path, json=rows([value, 0]), timeout=20)
+    assert f"exit code {code}" in failed.json()["error"]
+    assert server.process.wait(20) == 1
 
 
 def test_its_end_is_noticed_without_a_request(start_server: Start, adder: Path) -> None:
@@ -218,6 +239,39 @@ def test_several_of_which_one_breaks(start_server: Start, adder: Path, writer: P
     assert server.terminate() == 0
 
 
+def test_a_text_that_does_not_end_keeps_no_model_in_memory(start_server: Start, writer: Path, tmp_path: Path) -> None:
+    (tmp_path / "writer").symlink_to(writer)
+    models = json.dumps([{"name": "writer", "format": "Python"}])
+    server = start_server(tmp_path, MOORAGE_MODELS=models, MOORAGE_DRAIN_TIMEOUT_SECONDS="1")
+    process = Path(f"/proc/{child(server)}")
+    body = {"text_input": "a", "count": 1_000_000, "seconds": 0.01}
+    with (
+        httpx.Client(base_url=server.url, timeout=30) as client,
+        client.stream("POST", "/v2/models/writer/generate_stream", json=body) as response,
+    ):
+        coming = events(response)
+        next(coming)
+        assert httpx.post(f"{server.url}/v2/repository/models/writer/unload", timeout=30).status_code == 200
+        *_, last = coming
+    assert last == {"error": "'writer' is unloaded; ask again"}
+    assert not process.exists()
+
+
+def test_one_that_is_too_large_once_it_is_there_is_ended(start_server: Start, adder: Path, tmp_path: Path) -> None:
+    (tmp_path / "adder").symlink_to(adder)
+    models = json.dumps([{"name": "adder", "format": "Python"}])
+    server = start_server(tmp_path, ready=False, MOORAGE_MODELS=models, MOORAGE_MEMORY_BUDGET_BYTES=str(1 << 20))
+    assert server.process.wait(30) == 1
+    assert server.termination["reason"] == "OutOfMemory"
+
+
+def test_a_description_of_another_format(start_server: Start, tmp_path: Path) -> None:
+    where = folder(tmp_path, WRITER, "format: TorchExport")
+    server = start_server(where, ready=False, MOORAGE_MODEL_FORMAT="Python")
+    assert server.process.wait(30) != 0
+    assert "says format TorchExport, the server was told Python" in server.termination["message"]
+
+
 BAD = {
     "no model.py": ({"other.txt": ""}, "ModelNotFound", "holds no model.py"),
     "no class": ({"model.py": "x = 1"}, "FormatMismatch", "write class Model with predict or generate"),
@@ -256,6 +310,7 @@ def test_what_it_gives_must_be_what_is_described(start_server: Start, tmp_path: 
     program += (
         "GIVEN = {1: {'y': [[1.5]]}, 2: {'y': [1.5], 'words': ['a']}, 3: 5, 4: {'y': [['a', 'b']], 'words': ['a']}}\n"
     )
+    program += "GIVEN[5] = {'y': [[1, 2]], 'words': [5]}\n"
     program += "GIVEN[0] = {'y': np.zeros((1, 2)), 'words': [b'ok']}\n"
     server = start_server(folder(tmp_path, program, ADDER_YAML), MOORAGE_MODEL_FORMAT="Python")
     with httpx.Client(base_url=server.url) as client:
@@ -268,6 +323,7 @@ def test_what_it_gives_must_be_what_is_described(start_server: Start, tmp_path: 
         assert "output 'y' FP32 [-1, 2] is described, predict gave [1]" in said(2)
         assert "it must give a dict of arrays by output" in said(3)
         assert "'y' is <U1; FP32 is described" in said(4)
+        assert "output 'words' has int; BYTES are texts or bytes" in said(5)
 
 
 # Texts.
@@ -345,6 +401,38 @@ def test_bad_requests(writing: Server, body: bytes, words: str | None) -> None:
     assert words is None or words in answer.json()["error"]
 
 
+def test_half_a_character_is_told_and_disturbs_nobody(writing: Server) -> None:
+    path = f"{writing.url}/v2/models/digits/generate"
+    failed = httpx.post(path, json={"text_input": "a", "half_at": 0})
+    assert (failed.status_code, "surrogates not allowed" in failed.json()["error"]) == (500, True)
+    assert httpx.post(path, json={"text_input": "a"}).status_code == 200
+
+
+def test_parameters_in_too_many_others_take_no_place(writing: Server) -> None:
+    path = f"{writing.url}/v2/models/digits/generate"
+    deep = b'{"text_input": "a", "x": ' + b"[" * 300 + b"]" * 300 + b"}"
+    slow = {"text_input": "a", "seconds": 0.2}
+    busy = [threading.Thread(target=httpx.post, args=(path,), kwargs={"json": slow, "timeout": 60}) for _ in range(4)]
+    for i in range(10):
+        if i == 5:
+            for thread in busy:
+                thread.start()
+            time.sleep(0.1)
+        answer = httpx.post(path, content=deep)
+        assert (answer.status_code, "cannot be read" in answer.json()["error"]) == (400, True)
+    for thread in busy:
+        thread.join()
+    assert httpx.post(path, json={"text_input": "a"}).status_code == 200
+
+
+def test_a_text_that_is_longer_than_an_answer(start_server: Start, writer: Path) -> None:
+    server = start_server(writer, MOORAGE_MODEL_FORMAT="Python", MOORAGE_MAX_BODY_BYTES="2000")
+    path = f"{server.url}/v2/models/digits/generate"
+    answer = httpx.post(path, json={"text_input": "a" * 100, "count": 100_000})
+    assert (answer.status_code, "ask for it as a stream" in answer.json()["error"]) == (500, True)
+    assert httpx.post(path, json={"text_input": "a"}).status_code == 200
+
+
 def test_one_that_predicts_only(adding: Server) -> None:
     answer = httpx.post(f"{adding.url}/v2/models/digits/generate", json={"text_input": "a"})
     assert (answer.status_code, "generates no text" in answer.json()["error"]) == (400, True)
@@ -354,6 +442,21 @@ def test_inference_of_one_that_generates_only(writing: Server) -> None:
     inputs = [{"name": "text_input", "datatype": "BYTES", "shape": [2], "data": ["a", "b"]}]
     answer = httpx.post(writing.url + writing.infer_path, json={"inputs": inputs}).raise_for_status().json()
     assert answer["outputs"][0]["data"] == ["a0 a1 a2 ", "b0 b1 b2 "]
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_inference_over_grpc(writing: Server, raw: bool) -> None:
+    request = service_pb2.ModelInferRequest(model_name="digits")
+    tensor = request.inputs.add(name="text_input", datatype="BYTES", shape=[2])
+    if raw:
+        request.raw_input_contents.append(b"\x01\0\0\0a\x01\0\0\0b")
+    else:
+        tensor.contents.bytes_contents.extend([b"a", b"b"])
+    with grpc.insecure_channel(f"127.0.0.1:{writing.ports['http']}") as channel:
+        answer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+    text = b"a0 a1 a2 "
+    expected = b"".join(len(one).to_bytes(4, "little") + one for one in (text, text.replace(b"a", b"b")))
+    assert list(answer.raw_output_contents) == [expected]
 
 
 def test_texts_at_the_same_time_take_turns_and_too_many_are_refused(writing: Server) -> None:
@@ -377,6 +480,36 @@ def test_texts_at_the_same_time_take_turns_and_too_many_are_refused(writing: Ser
     assert all(len(times) == 10 for times in came.values())
     first = sorted(came, key=lambda name: came[name][0])[:4]
     assert max(came[name][0] for name in first) < min(came[name][-1] for name in first)
+
+
+def test_who_comes_late_has_its_turn(start_server: Start, writer: Path) -> None:
+    """Also when many have been written for long: what they have taken must not stand before what comes now."""
+    server = start_server(writer, MOORAGE_MODEL_FORMAT="Python")
+    path = f"{server.url}/v2/models/digits/generate_stream"
+    done = threading.Event()
+
+    def read() -> None:
+        body = {"text_input": "a", "count": 100_000, "seconds": 0.002}
+        with httpx.stream("POST", path, json=body, timeout=60) as response:
+            for _ in events(response):
+                if done.is_set():
+                    return
+
+    threads = [threading.Thread(target=read) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    name = 'moorage_server_generated_tokens_total{model="digits",version="1"}'
+    while server.metrics().get(name, 0) < 20 * 40:  # twice the window
+        time.sleep(0.2)
+    before = server.metrics()[name]
+    with httpx.stream("POST", path, json={"text_input": "late", "count": 1}, timeout=60) as response:
+        assert [event["text_output"] for event in events(response)] == ["late0 "]
+    between = server.metrics()[name] - before
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert between < 20 * 10  # a round or two, and what the asking takes; not sixteen
+    server.process.kill()
 
 
 def test_who_leaves_is_not_written_for_any_more(writing: Server) -> None:

@@ -111,6 +111,50 @@ def test_every_datatype_goes_in_and_out(datatype: str, tmp_path: Path) -> None:
     assert (same.dtype, column.shape) == (ARRAYS[datatype], (3, 1))
 
 
+class Int8(nn.Module):
+    """Weights of eight bits, numbers of 32: one scale a row, as torchao's weight-only quantisation has it."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", weight.abs().amax(1) / 127)
+        self.register_buffer("weight", (weight / self.scale[:, None]).round().to(torch.int8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ self.weight.t().to(x.dtype)) * self.scale
+
+
+class Packed(Int8):
+    """The same by torch's own kernel for it, which takes BF16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch._weight_int8pack_mm(x.bfloat16(), self.weight, self.scale.bfloat16()).float()
+
+
+@pytest.mark.parametrize(("kind", "close"), [(Int8, 0.02), (Packed, 0.1)])
+def test_a_quantised_model(kind: type[Int8], close: float, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weight, x = torch.rand(32, 64) - 0.5, torch.rand(5, 64)
+    model = loaded(export(kind(weight), (torch.rand(2, 64),), tmp_path))
+    assert (model.weights, model.bytes) == ("INT8", 32 * 64 + 32 * 4)
+    np.testing.assert_allclose(model.run([x.numpy()])[0], x @ weight.t(), atol=close)
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.float16, "FP16"), (torch.bfloat16, "BF16")])
+def test_weights_of_sixteen_bits(dtype: torch.dtype, name: str, tmp_path: Path) -> None:
+    class Narrow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 4, dtype=dtype)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x.to(dtype)).float()
+
+    narrow, x = Narrow(), torch.rand(3, 8)
+    model = loaded(export(narrow, (torch.rand(2, 8),), tmp_path))
+    assert model.weights == name
+    np.testing.assert_allclose(model.run([x.numpy()])[0], narrow(x).detach(), atol=0.02)
+
+
 def test_a_description_names_and_narrows(tmp_path: Path) -> None:
     export(Adder(), (torch.ones(3, 2), torch.ones(3, 2)), tmp_path)
     (tmp_path / "moorage.yaml").write_text(

@@ -325,7 +325,7 @@ class Known:
     """A model that is there at once."""
 
     signature = Signature((TensorSpec("x", "FP32", (Dim(-1, "b"),)),), (TensorSpec("y", "FP32", (Dim(-1, "b"),)),))
-    device, warm_up_seconds, bytes, inline = "cpu", 0.0, 1, True
+    device, warm_up_seconds, bytes, inline, preprocess, weights = "cpu", 0.0, 1, True, None, ""
     batch_seconds: ClassVar[dict[int, float]] = {64: 0.001}
 
     def run(self, inputs: list[Array]) -> list[Array]:

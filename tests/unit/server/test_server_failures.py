@@ -96,6 +96,7 @@ async def end_of_a_server_whose_model_raises(
     class Broken:
         signature = Signature((TensorSpec("x", "FP32", (Dim(-1),)),), (TensorSpec("y", "FP32", (Dim(-1),)),))
         device, warm_up_seconds, batch_seconds, bytes, inline = "cuda", 0.0, {1: 0.001}, 4, True
+        preprocess, weights = None, ""
 
         def run(self, inputs: Sequence[Array]) -> list[Array]:
             raise raised

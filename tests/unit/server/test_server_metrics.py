@@ -34,9 +34,8 @@ def test_the_metrics_of_the_contract(start_server: Start, classifier: Path) -> N
     assert metrics["moorage_server_in_flight_seconds_total"] > 0
     assert metrics["moorage_server_model_load_seconds"] > 0
     assert metrics["moorage_server_warm_up_seconds"] > 0
-    info = (
-        f'moorage_server_model_info{{device="cpu",format="TorchExport",{labels.split(",")[0]},sha256="",version="v7"}}'
-    )
+    told = f'device="cpu",format="TorchExport",{labels.split(",")[0]},sha256="",version="v7",weights="FP32"'
+    info = f"moorage_server_model_info{{{told}}}"
     assert metrics[info] == 1
     assert metrics["process_resident_memory_bytes"] > 0
     assert server.terminate() == 0
