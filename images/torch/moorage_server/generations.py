@@ -106,6 +106,11 @@ class Generations(asyncio.Protocol):
         """Whether its model gives texts at all."""
         return self._handler.generates
 
+    @property
+    def only(self) -> bool:
+        """Whether it gives nothing else."""
+        return not self._handler.predicts
+
     def stop(self, told: Exception | None = None) -> None:
         """Gives up what has not ended. `told`: why, if not because the server goes."""
         self._stopped = True

@@ -73,7 +73,7 @@ class Handler:
             raise
         self.device: str = able["device"]
         self.generates: bool = able["generate"]
-        self._predicts: bool = able["predict"]
+        self.predicts: bool = able["predict"]
         self._wanted = [{"name": spec.name, "datatype": spec.datatype} for spec in self.signature.outputs]
 
     @property
@@ -103,7 +103,7 @@ class Handler:
         """Measures its batches with zeros, unless their times are `known`. What they mean to it nobody knows: a failure
         is told and no reason not to serve."""
         begun = time.perf_counter()
-        if known or not self._predicts:
+        if known or not self.predicts:
             self.batch_seconds = dict(known or {})
             return
         low, high = self.signature.batch_sizes(max_batch_size)

@@ -9,6 +9,7 @@ import asyncio
 import struct
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
@@ -97,8 +98,9 @@ class Call:
     """A stream. Messages go out in order; `state` is the application's own."""
 
     __slots__ = (
-        "_connection", "_debts", "began", "buffer", "deaf", "ended_in", "finished", "head", "held", "id", "most", "out",
-        "packed", "patient", "queued", "received", "refund", "room", "started", "state", "trailers", "window",
+        "_connection", "_debts", "began", "buffer", "deaf", "ended_in", "finished", "head", "held", "id", "most",
+        "on_room", "out", "packed", "patient", "queued", "received", "refund", "room", "started", "state", "trailers",
+        "window",
     )  # fmt: skip
 
     def __init__(self, connection: "Connection", id: int, head: Head, window: int, most: int) -> None:
@@ -116,15 +118,28 @@ class Call:
         self._debts: deque[int] = deque()
         self.out: deque[bytes] = deque()  # what waits for the client's window
         self.trailers = b""
+        self.on_room: Callable[[], None] | None = None
+        """Called when its client has taken what waited for it."""
         self.ended_in = self.started = self.finished = False
 
     @property
     def crowded(self) -> bool:
         return self._connection.crowded
 
-    def send(self, message: bytes) -> None:
+    @property
+    def behind(self) -> bool:
+        """Its client has not taken all that was sent."""
+        return bool(self.queued) or self._connection.blocked
+
+    def send(self, message: bytes, *, last: bool = True) -> None:
+        """`last`: of the answers to a message."""
         if not self.finished:
-            self._connection.send(self, message)
+            self._connection.send(self, message, last=last)
+
+    def settle(self) -> None:
+        """A message that had no last answer of its own is done with."""
+        if not self.finished:
+            self._connection.settle(self)
 
     def finish(self, code: int = 0, message: str = "") -> None:
         """Code and words as of gRPC; the first time counts."""
@@ -221,6 +236,9 @@ class Connection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.resume_reading()
         self._rest()
+        for call in list(self._calls.values()):
+            if call.on_room is not None and not call.queued:
+                call.on_room()
 
     # Frames.
 
@@ -482,10 +500,22 @@ class Connection(asyncio.Protocol):
         else:
             self._app.ended(call)
 
-    def send(self, call: Call, message: bytes) -> None:
+    @property
+    def blocked(self) -> bool:
+        return self._blocked
+
+    def settle(self, call: Call) -> None:
         paid = call.paid()
         self._hold(call, -paid)
         call.refund += paid
+        if not call.out:
+            self._give_back(call)
+
+    def send(self, call: Call, message: bytes, *, last: bool) -> None:
+        if last:
+            paid = call.paid()
+            self._hold(call, -paid)
+            call.refund += paid
         head = b""
         if not call.started:
             call.started = True
@@ -577,6 +607,8 @@ class Connection(asyncio.Protocol):
             self._last_frame(call)
         else:
             self._give_back(call)
+            if call.on_room is not None:
+                call.on_room()
 
     def _give_back(self, call: Call) -> None:
         """Room for more messages, once it has taken the answers to the former."""
@@ -693,6 +725,7 @@ class Connection(asyncio.Protocol):
         self._late.pop(call.id, None)
         self._untaken.pop(call.id, None)
         self._starved.pop(call.id, None)
+        call.on_room = None  # it knows the call
         if self._calls.pop(call.id, None) is not None and not self._calls:
             self._leave_if_done()
 

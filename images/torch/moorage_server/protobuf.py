@@ -223,9 +223,9 @@ def parse_request(request: Any, signature: Signature) -> InferRequest:
     inputs = [_input(*named[spec.name], spec) for spec in signature.inputs]
     rest: dict[str, Any] = {}
     if request.outputs:
-        rest["outputs"] = [{"name": o.name, "parameters": _parameters(o.parameters)} for o in request.outputs]
+        rest["outputs"] = [{"name": o.name, "parameters": parameters(o.parameters)} for o in request.outputs]
     if request.parameters:
-        rest["parameters"] = _parameters(request.parameters)
+        rest["parameters"] = parameters(request.parameters)
     return protocol.infer_request(rest, request.id, inputs, signature)
 
 
@@ -268,9 +268,9 @@ def _typed(values: Sequence[Any], spec: TensorSpec) -> bytes:
     return cast.tobytes()
 
 
-def _parameters(parameters: Any) -> dict[str, Any]:
+def parameters(given: Any) -> dict[str, Any]:
     found = {}
-    for name, value in parameters.items():
+    for name, value in given.items():
         choice = value.WhichOneof("parameter_choice")
         found[name] = getattr(value, choice) if choice else None
     return found

@@ -70,7 +70,7 @@ class State:
 class Inference:
     """One message of a call that asks for it, until it is answered."""
 
-    __slots__ = ("asked", "began", "call", "cancel", "entry", "id", "late", "reply")
+    __slots__ = ("asked", "began", "call", "cancel", "ended", "entry", "id", "late", "replies", "text")
 
     def __init__(self, call: Call, began: float) -> None:
         self.call, self.began = call, began
@@ -81,8 +81,60 @@ class Inference:
         """It has waited for its model."""
         self.cancel: Callable[[], None] | None = None
         """Tells who works for it that nobody waits any more."""
-        self.reply: bytes | None = None
+        self.replies: deque[bytes] = deque()
         """For its turn."""
+        self.ended = False
+        """There will be no more of them."""
+        self.text: Text | None = None
+        """Where it asks for one, which is answered piece by piece."""
+
+
+class Text:
+    """A text on its way to a call that streams: every piece an answer, and behind the last an empty one that says so,
+    where that was asked for. https://github.com/triton-inference-server/server/blob/main/docs/user_guide/decoupled_models.md
+    """
+
+    FINAL = "triton_final_response"
+    ASKS_FOR_FINAL = "triton_enable_empty_final_response"
+
+    def __init__(self, one: Inference, entry: Entry, parameters: dict[str, Any]) -> None:
+        self._one, self._entry = one, entry
+        self._final = bool(parameters.pop(self.ASKS_FOR_FINAL, False))
+        self.parameters = parameters
+        self.taken: Callable[[], None] = lambda: None
+        self.behind = 0
+        """Pieces that were made and not taken."""
+        self._begun = False
+
+    def piece(self, text: str) -> bytes:
+        self._entry.metrics.piece(self._one.began, first=not self._begun)
+        self._begun = True
+        self.behind += 1
+        response = self._response(False)
+        response.outputs.add(name="text_output", datatype="BYTES", shape=[1])
+        content = text.encode()
+        response.raw_output_contents.append(len(content).to_bytes(4, "little") + content)
+        return self._packed(response)
+
+    def last(self) -> bytes | None:
+        return self._packed(self._response(True)) if self._final else None
+
+    def has_room(self) -> None:
+        behind, self.behind = self.behind, 0
+        for _ in range(behind):
+            self.taken()
+
+    def _response(self, final: bool) -> Any:
+        source = self._entry.source
+        response = CLASSES["ModelInferResponse"](model_name=source.name, model_version=source.version, id=self._one.id)
+        if self._final:
+            response.parameters[self.FINAL].bool_param = final
+        return response
+
+    @staticmethod
+    def _packed(response: Any) -> bytes:
+        packed: bytes = CLASSES["ModelStreamInferResponse"](infer_response=response).SerializeToString()
+        return packed
 
 
 class Rpc:
@@ -169,7 +221,7 @@ class Rpc:
                 self._repository.forget(one.entry, one)
             if one.cancel is not None:
                 one.cancel()
-            if one.reply is None:
+            if not one.ended:
                 self._end(one, status, said)
         state.order.clear()
 
@@ -220,11 +272,44 @@ class Rpc:
             one.late = True
             self._repository.want(entry, one, partial(self._resume, one, request))
             return
-        if engine.full:
+        streams_text = one.call.state.method.streams and entry.generations is not None and entry.generations.only
+        if engine.full and not streams_text:
             raise QueueFull
         asked = one.asked = protobuf.parse_request(request, entry.signature)
+        if streams_text:
+            self._begin_text(one, entry, asked, protobuf.parameters(request.parameters))
+            return
         ran = partial(self._ran, one, entry.signature)
         one.cancel = self._edge.submit(entry, engine, asked, ran, one.began, late=one.late, within=_left(one.call))
+
+    def _begin_text(
+        self, one: Inference, entry: Entry, asked: protocol.InferRequest, parameters: dict[str, Any]
+    ) -> None:
+        assert entry.generations is not None
+        if asked.rows != 1:
+            raise protocol.BadRequest(f"text_input has {asked.rows} texts; a stream takes one in each message")
+        text = one.text = Text(one, entry, parameters)
+        content = asked.inputs[0].reshape(-1)[0].decode(errors="replace")
+        entry.used = max(entry.used, one.began)
+
+        def piece(more: str) -> None:
+            one.replies.append(text.piece(more))
+            self._flush(one.call)
+
+        def end(failed: Exception | None) -> None:
+            if failed is not None:
+                self._fail(one.call, one, failed)
+            else:
+                self._reply(one, text.last(), 200, "")
+
+        running = entry.generations.submit(content, text.parameters, piece, end)
+        one.cancel, text.taken = partial(entry.generations.cancel, running), partial(entry.generations.taken, running)
+        one.call.on_room = partial(self._has_room, one.call)
+
+    def _has_room(self, call: Call) -> None:
+        """Its client has taken all."""
+        if call.state.order and (text := call.state.order[0].text) is not None and not call.state.order[0].replies:
+            text.has_room()
 
     def _resume(self, one: Inference, request: Any, failed: Exception | None) -> None:
         """Its model is there, or will not be."""
@@ -267,21 +352,37 @@ class Rpc:
             call.finish(_CODES[status], words)
             self.gone(call, status, words)
 
-    def _reply(self, one: Inference, reply: bytes, status: int, said: str) -> None:
-        """Sent when those that were asked for before it have been."""
-        call, order = one.call, one.call.state.order
-        one.reply = reply
+    def _reply(self, one: Inference, reply: bytes | None, status: int, said: str) -> None:
+        """Its last; sent when those that were asked for before it have been."""
+        if reply is not None:
+            one.replies.append(reply)
+        one.ended = True
         self._end(one, status, said)
-        while order and (first := order[0].reply) is not None:
+        self._flush(one.call)
+
+    def _flush(self, call: Call) -> None:
+        """What there is for the first, and when it has ended for the next."""
+        order = call.state.order
+        while order:
+            first, settled = order[0], False
+            while first.replies:
+                reply = first.replies.popleft()
+                settled = first.ended and not first.replies
+                call.send(reply, last=settled)
+            if not first.ended:
+                if not call.behind:
+                    self._has_room(call)
+                return
+            if not settled:
+                call.settle()
             order.popleft()
-            call.send(first)
         if not call.state.method.streams or (call.ended_in and not order and not call.buffer):
             call.finish()
 
     def _end(self, one: Inference, status: int, said: str) -> None:
         now = time.perf_counter()
         rows = one.asked.rows if one.asked is not None else None
-        one.cancel = one.asked = None
+        one.cancel = one.asked = one.text = None
         self._edge.end(one.entry, one.began, status, now)
         self._log(one.call, status, one.began, now, rows, said)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import socket
 import threading
@@ -20,8 +21,12 @@ import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from support import bad_requests
+
 from .conftest import Server, Start
 
+FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS") or 10)
+FUZZ_SEED = int(os.environ.get("FUZZ_SEED") or 0)
 ADDER = """
 import numpy as np
 import helper
@@ -459,6 +464,64 @@ def test_inference_over_grpc(writing: Server, raw: bool) -> None:
     assert list(answer.raw_output_contents) == [expected]
 
 
+def texts(server: Server, *asked: tuple[str, dict[str, Any]], final: bool = False, pause: float = 0.0) -> list[Any]:
+    """What a stream of Triton's client hears: (id, text), (id, None) for a last and empty answer, and errors' words."""
+    heard: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    with triton_grpc.InferenceServerClient(f"127.0.0.1:{server.ports['http']}") as client:
+        client.start_stream(lambda result, error: heard.put((result, error)))
+        for text, parameters in asked:
+            given = triton_grpc.InferInput("text_input", [1], "BYTES")
+            given.set_data_from_numpy(np.array([text.encode()], object))
+            more = {"enable_empty_final_response": final, "parameters": parameters, "request_id": text}
+            client.async_stream_infer("digits", [given], **more)
+        time.sleep(pause)
+        client.stop_stream()  # waits for the answers to what was sent
+    got: list[Any] = []
+    while not heard.empty():
+        result, error = heard.get()
+        if error is not None:
+            got.append(str(error))
+            continue
+        response = result.get_response()
+        text = result.as_numpy("text_output")
+        got.append((response.id, text[0].decode() if text is not None else None))
+        if final:
+            assert response.parameters["triton_final_response"].bool_param is (text is None)
+    return got
+
+
+def test_a_stream_of_texts_over_grpc(writing: Server) -> None:
+    assert texts(writing, ("a", {"count": 2})) == [("a", "a0 "), ("a", "a1 ")]
+    got = texts(writing, ("a", {"count": 2, "seconds": 1}), ("b", {"count": 1}), final=True)
+    # In the order of the questions, though the second was ready first.
+    assert got == [("a", "a0 "), ("a", "a1 "), ("a", None), ("b", "b0 "), ("b", None)]
+    first, error = texts(writing, ("a", {"break_at": 1}))
+    assert (first, "broken in the middle" in error) == (("a", "a0 "), True)
+
+
+def test_a_long_text_over_grpc_and_more_than_may_be_written_at_once(writing: Server) -> None:
+    got = texts(writing, ("x" * 5000, {"count": 500}))
+    assert [text for _, text in got] == [f"{'x' * 5000}{i} " for i in range(500)]
+    got = texts(writing, *((f"t{i}", {"count": 3}) for i in range(6)))
+    assert got == [(f"t{i}", f"t{i}{n} ") for i in range(6) for n in range(3)]
+    assert writing.metrics()["moorage_server_requests_in_flight"] == 0
+
+
+def test_who_leaves_a_stream_is_not_written_for_any_more(writing: Server) -> None:
+    request = service_pb2.ModelInferRequest(model_name="digits")
+    request.inputs.add(name="text_input", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"gone")
+    request.parameters["count"].int64_param = 100_000
+    request.parameters["seconds"].double_param = 0.01
+    with grpc.insecure_channel(f"127.0.0.1:{writing.ports['http']}") as channel:
+        call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([request]))
+        next(call)
+        call.cancel()
+    deadline = time.monotonic() + 10
+    while "ended gone" not in writing.log_file.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_texts_at_the_same_time_take_turns_and_too_many_are_refused(writing: Server) -> None:
     came: dict[str, list[float]] = {}
     codes: list[int] = []
@@ -563,3 +626,34 @@ def test_a_process_that_ends_within_a_text(start_server: Start, writer: Path) ->
     assert "exit code 9" in last["error"]
     assert server.process.wait(20) == 1
     assert server.termination["reason"] == "ModelCrashed"
+
+
+ECHO = """
+class Model:
+    def generate(self, text_input, parameters):
+        for _ in range(min(int(parameters.get("count", 2)), 50)):
+            yield text_input[:20]
+"""
+
+
+def test_whatever_comes_it_answers_or_hangs_up_and_serves_on(start_server: Start, tmp_path: Path) -> None:
+    times = {f"MOORAGE_{what}_TIMEOUT_SECONDS": "1" for what in ("BODY", "HEADER", "IDLE")}
+    server = start_server(folder(tmp_path, ECHO), MOORAGE_MODEL_FORMAT="Python", **times)
+    model = "/v2/models/digits"
+    body = json.dumps({"text_input": "größe", "id": "1", "parameters": {"count": 3}}).encode()
+    tensor = {"name": "text_input", "datatype": "BYTES", "shape": [2], "data": ["a", "b"]}
+    raws = [bad_requests.request("POST", f"{model}/{end}", body) for end in ("generate", "generate_stream")]
+    raws.append(bad_requests.request("POST", f"{model}/infer", json.dumps({"inputs": [tensor]}).encode()))
+    process = child(server)
+    got = bad_requests.fuzz(server.url.removeprefix("http://"), raws, seconds=FUZZ_SECONDS, seed=FUZZ_SEED)
+    print(got)
+    assert {200, 400, 404} <= got.keys()
+    answer = httpx.post(f"{server.url}{model}/generate", json={"text_input": "a"})
+    assert answer.json()["text_output"] == "aa"
+    assert child(server) == process
+    deadline = time.monotonic() + 10
+    while server.metrics()["moorage_server_requests_in_flight"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert server.terminate() == 0
+    assert not [line for line in server.log if line.get("level") == "error"]
