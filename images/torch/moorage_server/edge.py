@@ -194,7 +194,8 @@ class Edge:
             raise TimedOut
         entry.used = max(entry.used, began)
         if entry.preprocess is not None:
-            return Preparing(entry, engine, entry.preprocess, self.repository.preparers, asked, ran, timeout).cancel
+            threads, room = self.repository.preparers, self.repository.made
+            return Preparing(entry, engine, entry.preprocess, threads, room, asked, ran, timeout).cancel
         return partial(engine.cancel, engine.submit(asked.inputs, asked.rows, ran, asked.priority, timeout))
 
     def end(self, entry: Entry | None, began: float, status: int, now: float) -> None:

@@ -48,7 +48,7 @@ class Generations(asyncio.Protocol):
         self._numbers = itertools.count()
         self._reader = pipe.Reader()
         self._transport: asyncio.Transport | None = None
-        self._stopped = False
+        self._stopped = self._lost = False
 
     @classmethod
     async def of(cls, handler: Handler, **how: Any) -> "Generations":
@@ -76,9 +76,10 @@ class Generations(asyncio.Protocol):
         on_piece: Callable[[str], None],
         on_end: Callable[[Exception | None], None],
     ) -> Generation:
-        """Raises Stopped, QueueFull, and TypeError for what cannot be told its process: values in too many others."""
+        """Raises Stopped, QueueFull, ModelFailed, and TypeError for what cannot be told its process: values too deep in
+        others."""
         if self._stopped:
-            raise Stopped
+            raise ModelFailed("the model's process has ended") if self._lost else Stopped
         if len(self._running) >= self._most and len(self._waiting) >= self._most_waiting:
             raise QueueFull
         number = next(self._numbers)
@@ -167,7 +168,7 @@ class Generations(asyncio.Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if not self._stopped:
-            self._stopped = True
+            self._stopped = self._lost = True
             ending = asyncio.get_running_loop().run_in_executor(None, self._handler.crashed)
             ending.add_done_callback(self._crashed)
 

@@ -46,6 +46,11 @@ class Handler:
         if described and described.format not in (None, source.format):
             message = f"{description.FILE} says format {described.format}, the server was told {source.format}"
             raise StartupError("FormatMismatch", message)
+        if described and described.preprocess:
+            message = (
+                f"{description.FILE} has preprocess, which a Python class does itself: write its method preprocess"
+            )
+            raise StartupError("FormatMismatch", message)
         self._calls, calls = socket.socketpair()
         self.streams, streams = socket.socketpair()
         self._taken, self._given = pipe.Shelf.new("taken"), pipe.Shelf.new("given")

@@ -521,7 +521,8 @@ class Connection(asyncio.Protocol):
             call.started = True
             head = frame(HEADERS, END_HEADERS, call.id, self._opened(OK_HEAD + ACCEPTS))
         size = len(message) + 5
-        self._earn(size // 4096)  # a client says of each few kilobytes that it has them
+        # A client says of each few kilobytes that it has them; and some, of each answer that comes by itself.
+        self._earn(size // 4096 + (0 if last else 2))
         whole = not call.out and size <= self._max_frame and size <= call.window and size <= self._their_window
         if whole:
             call.window -= size

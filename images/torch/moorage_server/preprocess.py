@@ -10,7 +10,7 @@ loaded, one of a value a BadRequest that says which.
 import io
 import math
 import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,17 +19,26 @@ import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer
 
+from . import protocol
 from .failures import StartupError
 from .protocol import BadRequest
 from .signature import ARRAYS, BYTES, Array, Signature, TensorSpec
 
 MOST_PIXELS = 50_000_000
-"""Of a picture before it is made small: a file of a few hundred bytes may claim to be of any size."""
+"""Of a request's pictures before they are made small: a file of a few hundred bytes may claim to be of any size."""
+MOST_BYTES = 1 << 27
+"""Of what a request becomes: rows of a few bytes may each become as many as the model takes."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""Of pictures. Pillow knows more, of which some start other programs or are pictures within pictures."""
 _MODES = {1: "L", 3: "RGB"}
 _RESIZES = ("Stretch", "Crop")
 _LAYOUTS = ("CHW", "HWC")
 _LONGEST_TEXT = 512
 _WIDTHS: dict[int, np.dtype[Any]] = {1: np.dtype(np.uint8), 2: np.dtype("<i2"), 4: np.dtype("<i4")}
+
+
+class NotWanted(Exception):
+    """Nobody waits for it any more."""
 
 
 class Step(Protocol):
@@ -39,8 +48,9 @@ class Step(Protocol):
     def source(self) -> str: ...
     @property
     def spec(self) -> TensorSpec: ...
-    def __call__(self, values: Sequence[bytes]) -> dict[str, Array]:
-        """Raises ValueError, whose words follow those that say which input it was."""
+    def __call__(self, values: Iterable[bytes], rows: int) -> dict[str, Array]:
+        """`rows`: how many values there are. Raises ValueError, whose words follow those that say which input it
+        was."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +61,37 @@ class Preprocess:
     inner: Signature
     """The program's own."""
 
-    def __call__(self, inputs: Sequence[Array]) -> list[Array]:
-        """The program's inputs, in its order. Raises BadRequest."""
+    def __call__(self, inputs: Sequence[Array], wanted: Callable[[], bool] = lambda: True) -> list[Array]:
+        """The program's inputs, in its order. Raises BadRequest, and NotWanted: `wanted` is asked between values."""
         given = dict(zip((spec.name for spec in self.signature.inputs), inputs, strict=True))
         made: dict[str, Array] = {}
         for step in self.steps:
             try:
-                made |= step(list(given[step.source].reshape(-1)))
+                values = given[step.source].reshape(-1)
+                made |= step(_while(wanted, values), len(values))
             except ValueError as error:
                 raise BadRequest(f"input {step.source!r}: {error}") from None
-        return [made[spec.name] if spec.name in made else given[spec.name] for spec in self.inner.inputs]
+        arrays = [made[spec.name] if spec.name in made else given[spec.name] for spec in self.inner.inputs]
+        for spec, array in zip(self.inner.inputs, arrays, strict=True):
+            protocol.checked_shape(spec.datatype, list(array.shape), spec)
+        if self.inner.shared:
+            protocol.check_symbols(arrays, self.inner)
+        return arrays
+
+
+def _while(wanted: Callable[[], bool], values: Iterable[bytes]) -> Iterator[bytes]:
+    for value in values:
+        if not wanted():
+            raise NotWanted
+        yield value
+
+
+def _empty(spec: TensorSpec, shape: tuple[int, ...], fill: int = 0) -> Array:
+    """Raises ValueError where it would be too large."""
+    size = math.prod(shape) * ARRAYS[spec.datatype].itemsize
+    if size > MOST_BYTES:
+        raise ValueError(f"its values make {size} bytes, {list(shape)} of {spec.datatype}; {MOST_BYTES} are the most")
+    return np.full(shape, fill, ARRAYS[spec.datatype])
 
 
 def of(described: Mapping[str, Any], inner: Signature, folder: Path) -> Preprocess | None:
@@ -108,28 +139,37 @@ class Picture:
     mean: Array
     std: Array
 
-    def __call__(self, values: Sequence[bytes]) -> dict[str, Array]:
-        return {self.spec.name: np.stack([self._one(i, value) for i, value in enumerate(values)])}
+    def __call__(self, values: Iterable[bytes], rows: int) -> dict[str, Array]:
+        sizes = [dim.size for dim in self.spec.dims[1:]]
+        made, pixels = _empty(self.spec, (rows, *sizes)), 0
+        for i, value in enumerate(values):
+            made[i], more = self._one(i, value, MOST_PIXELS - pixels)
+            pixels += more
+        return {self.spec.name: made}
 
-    def _one(self, i: int, value: bytes) -> Array:
+    def _one(self, i: int, value: bytes, most: int) -> tuple[Array, int]:
+        """And of how many pixels it is made."""
         sizes = [dim.size for dim in self.spec.dims[1:]]
         channels, height, width = sizes if self.layout == "CHW" else (sizes[2], *sizes[:2])
         try:
-            with Image.open(io.BytesIO(value)) as picture:
-                if picture.width * picture.height > MOST_PIXELS:
-                    raise ValueError(
-                        f"value {i} has {picture.width} x {picture.height} pixels; {MOST_PIXELS} are the most"
-                    )
+            with Image.open(io.BytesIO(value), formats=FORMATS) as picture:
+                pixels = picture.width * picture.height
+                if pixels > most:
+                    what = f"value {i} has {picture.width} x {picture.height} pixels"
+                    raise ValueError(f"{what}; the pictures of a request may have {MOST_PIXELS}")
+                if picture.mode.startswith(("I", "F")):
+                    raise ValueError(f"value {i} has more than 8 bits a channel, which is not known")
                 # JPEG can be read small at once.
                 picture.draft(_MODES[channels], (width, height))
                 plain = picture.convert(_MODES[channels])
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except (ValueError, MemoryError):
+            raise
+        except Exception as error:  # each format has its own
             raise ValueError(f"value {i} is no picture that can be read: {_short(error)}") from None
         array: Array = np.asarray(_resized(plain, width, height, crop=self.crop)).reshape(height, width, channels)
-        want = ARRAYS[self.spec.datatype]
-        if want.kind == "f":
-            array = ((array.astype(np.float32) / 255 - self.mean) / self.std).astype(want)
-        return np.ascontiguousarray(array.transpose(2, 0, 1)) if self.layout == "CHW" else array
+        if ARRAYS[self.spec.datatype].kind == "f":
+            array = (array.astype(np.float32) / 255 - self.mean) / self.std
+        return (array.transpose(2, 0, 1) if self.layout == "CHW" else array), pixels
 
 
 def _picture(
@@ -149,6 +189,7 @@ def _picture(
     mean, std = (_numbers(entry, name, default, channels, where) for name, default in (("mean", 0.0), ("std", 1.0)))
     if (std == 0).any():
         raise _bad(f"{where}.std must not be 0")
+    Image.init()  # all formats now, not in the first request's thread
     crop = _choice(entry, "resize", _RESIZES, where) == "Crop"
     return Picture(source, spec, layout, crop, mean, std), [spec.name]
 
@@ -158,7 +199,8 @@ def _resized(picture: Image.Image, width: int, height: int, *, crop: bool) -> Im
         return picture.resize((width, height), Image.Resampling.BILINEAR)
     # The middle of it, as large as the form allows.
     scale = min(picture.width / width, picture.height / height)
-    wide, high = width * scale, height * scale
+    # Pillow takes no box that is larger by what rounding makes of it.
+    wide, high = min(width * scale, picture.width), min(height * scale, picture.height)
     left, top = (picture.width - wide) / 2, (picture.height - high) / 2
     box = (left, top, left + wide, top + high)
     return picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
@@ -175,8 +217,10 @@ class Tokens:
     tokenizer: Tokenizer
     """Cuts what is too long."""
     padding: int
+    left: bool
+    """It is filled up in front."""
 
-    def __call__(self, values: Sequence[bytes]) -> dict[str, Array]:
+    def __call__(self, values: Iterable[bytes], rows: int) -> dict[str, Array]:
         texts = []
         for i, value in enumerate(values):
             try:
@@ -186,14 +230,14 @@ class Tokens:
         found = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
         size = self.spec.dims[1]
         length = max(size.low, 1, *(len(ids) for ids in found)) if size.dynamic else size.size
-        ids = np.full((len(found), length), self.padding, ARRAYS[self.spec.datatype])
-        known = np.zeros((len(found), length), bool)
-        for row, one in enumerate(found):
-            ids[row, : len(one)] = one
-            known[row, : len(one)] = True
-        made: dict[str, Array] = {self.spec.name: ids}
+        made = {self.spec.name: _empty(self.spec, (rows, length), self.padding)}
         if self.mask is not None:
-            made[self.mask.name] = known.astype(ARRAYS[self.mask.datatype])
+            made[self.mask.name] = _empty(self.mask, (rows, length))
+        for row, ids in enumerate(found):
+            place = slice(length - len(ids), length) if self.left else slice(0, len(ids))
+            made[self.spec.name][row, place] = ids
+            if self.mask is not None:
+                made[self.mask.name][row, place] = 1
         return made
 
 
@@ -218,15 +262,20 @@ def _tokens(
         most = _integer(entry, "maxLength", most, 1, int(min(size.high, 1 << 20)), where)
     elif "maxLength" in entry:
         raise _bad(f"{where}: input {spec} has its length; leave maxLength out")
-    padding = tokenizer.padding["pad_id"] if tokenizer.padding else _integer(entry, "padding", 0, 0, 1 << 31, where)
+    own, cuts = tokenizer.padding or {}, tokenizer.truncation or {}
+    largest = int(np.iinfo(ARRAYS[spec.datatype]).max)
+    padding = _integer(entry, "padding", own.get("pad_id", 0), 0, largest, where)
+    if tokenizer.get_vocab_size() > largest + 1:
+        raise _bad(f"{where}: the tokenizer has {tokenizer.get_vocab_size()} numbers, which do not fit {spec}")
     tokenizer.no_padding()
-    tokenizer.enable_truncation(most)
+    tokenizer.enable_truncation(most, direction=cuts.get("direction", "right"))
     mask = None
     if "mask" in entry:
         mask = specs.get(str(entry["mask"]))
-        if mask is None or len(mask.dims) != 2 or mask.name == spec.name:
+        if mask is None or mask.shape != spec.shape or mask.name == spec.name:
             raise _bad(f"{where}.mask is {entry['mask']!r}; it must be another input of the model, of the same shape")
-    return Tokens(source, spec, mask, tokenizer, padding), [spec.name, *([mask.name] if mask else [])]
+    left = own.get("direction") == "left"
+    return Tokens(source, spec, mask, tokenizer, padding, left), [spec.name, *([mask.name] if mask else [])]
 
 
 # Sound: WAV to numbers from -1 to 1, its channels as one.
@@ -238,22 +287,27 @@ class Sound:
     spec: TensorSpec
     rate: int
 
-    def __call__(self, values: Sequence[bytes]) -> dict[str, Array]:
-        found = [self._one(i, value) for i, value in enumerate(values)]
+    def __call__(self, values: Iterable[bytes], rows: int) -> dict[str, Array]:
+        found: list[Array] = []
+        for i, value in enumerate(values):
+            found.append(self._one(i, value, MOST_BYTES - sum(one.nbytes for one in found)))
         size = self.spec.dims[1]
         length = max(size.low, *(len(one) for one in found)) if size.dynamic else size.size
         if length > size.high:
             raise ValueError(f"a value has {length} samples; the model takes {size.high:.0f} at most")
-        samples = np.zeros((len(found), length), ARRAYS[self.spec.datatype])
+        samples = _empty(self.spec, (rows, length))
         for row, one in enumerate(found):
             samples[row, : len(one)] = one[:length]
         return {self.spec.name: samples}
 
-    def _one(self, i: int, value: bytes) -> Array:
+    def _one(self, i: int, value: bytes, most: int) -> Array:
         try:
             with wave.open(io.BytesIO(value)) as sound:
                 rate, width, channels = sound.getframerate(), sound.getsampwidth(), sound.getnchannels()
-                content = sound.readframes(sound.getnframes())
+                frames = min(sound.getnframes(), len(value))
+                if frames * channels * 4 > most:
+                    raise ValueError(f"value {i} and those before it are longer than {MOST_BYTES // 4} samples")
+                content = sound.readframes(frames)
         except (wave.Error, EOFError, RuntimeError) as error:
             raise ValueError(f"value {i} is no WAV of plain samples: {_short(error)}") from None
         if rate != self.rate:

@@ -66,7 +66,7 @@ def parse_request(body: bytes | bytearray, signature: Signature, header_length: 
 def infer_request(request: dict[str, Any], id: str, inputs: list[Array], signature: Signature) -> InferRequest:
     """Of its inputs and the rest of its JSON: `outputs` and `parameters`."""
     if signature.shared:
-        _check_symbols(inputs, signature)
+        check_symbols(inputs, signature)
     rows = inputs[0].shape[0] if signature.batch is not None else 1
     if "parameters" not in request:
         return InferRequest(id, inputs, *_wanted(request.get("outputs"), signature, False), rows)
@@ -307,7 +307,7 @@ def _width(spec: TensorSpec) -> int:
     return 2 if spec.datatype == "BF16" else ARRAYS[spec.datatype].itemsize
 
 
-def _check_symbols(inputs: list[Array], signature: Signature) -> None:
+def check_symbols(inputs: list[Array], signature: Signature) -> None:
     seen: dict[str, tuple[int, str]] = {}
     for spec, array in zip(signature.inputs, inputs, strict=True):
         for i, (dim, size) in enumerate(zip(spec.dims, array.shape, strict=True)):

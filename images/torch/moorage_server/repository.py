@@ -29,6 +29,7 @@ from .generations import Generations
 from .handler import Handler
 from .memory import give_back
 from .metrics import Metrics, ModelMetrics
+from .preparing import Room
 from .settings import PYTHON, Settings, Source
 from .signature import Signature
 from .threads import cpus
@@ -146,6 +147,8 @@ class Repository:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load") if self.several else self._thread
         self.preparers: Executor = ThreadPoolExecutor(cpus(), thread_name_prefix="prepare")
         """Threads that begin when there is something for them."""
+        self.made = Room(settings.max_total_body_bytes)
+        """For what they make."""
         self._line: deque[Entry] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._stopped = False
@@ -323,8 +326,9 @@ class Repository:
         entry.engine = None
         end = time.monotonic() + self._settings.drain_timeout_seconds
         while not entry.idle:
-            # A batch ends by itself; a text may go on for as long as its client likes.
-            if entry.generations is not None and time.monotonic() > end:
+            # Batches end by themselves, and need their process until then; a text may go on as its client likes.
+            batches = entry.preparing or (entry.held is not None and not entry.held.idle)
+            if entry.generations is not None and not batches and time.monotonic() > end:
                 entry.generations.stop(NotLoaded(f"{entry.source.name!r} is unloaded; ask again"))
             await asyncio.sleep(_LOOK)
         if entry.held is None:  # lost meanwhile

@@ -262,6 +262,45 @@ def test_a_text_that_does_not_end_keeps_no_model_in_memory(start_server: Start, 
     assert not process.exists()
 
 
+SLEEPER = """
+import time
+
+class Model:
+    def predict(self, inputs):
+        time.sleep(0.2)
+        return {"y": inputs["x"], "words": ["a"] * len(inputs["x"])}
+"""
+
+
+def test_batches_that_wait_are_ended_however_long_it_takes(start_server: Start, tmp_path: Path) -> None:
+    """Though they take longer than a text would be given."""
+    folder(tmp_path / "sleeper", SLEEPER, ADDER_YAML)
+    models = json.dumps([{"name": "sleeper", "format": "Python"}])
+    how = {"MOORAGE_DRAIN_TIMEOUT_SECONDS": "0", "MOORAGE_MAX_BATCH_SIZE": "1"}
+    server = start_server(tmp_path, MOORAGE_MODELS=models, **how)
+    codes: list[int] = []
+
+    def ask() -> None:
+        answer = httpx.post(f"{server.url}/v2/models/sleeper/infer", json=rows([1, 2]), timeout=30)
+        codes.append(answer.status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    assert httpx.post(f"{server.url}/v2/repository/models/sleeper/unload", timeout=30).status_code == 200
+    for thread in threads:
+        thread.join()
+    assert codes == [200] * 6
+
+
+def test_preprocess_is_the_class_s_own(start_server: Start, tmp_path: Path) -> None:
+    where = folder(tmp_path, WRITER, "preprocess: {text_input: {type: Text}}")
+    server = start_server(where, ready=False, MOORAGE_MODEL_FORMAT="Python")
+    assert server.process.wait(30) != 0
+    assert "write its method preprocess" in server.termination["message"]
+
+
 def test_one_that_is_too_large_once_it_is_there_is_ended(start_server: Start, adder: Path, tmp_path: Path) -> None:
     (tmp_path / "adder").symlink_to(adder)
     models = json.dumps([{"name": "adder", "format": "Python"}])
@@ -505,6 +544,21 @@ def test_a_long_text_over_grpc_and_more_than_may_be_written_at_once(writing: Ser
     got = texts(writing, *((f"t{i}", {"count": 3}) for i in range(6)))
     assert got == [(f"t{i}", f"t{i}{n} ") for i in range(6) for n in range(3)]
     assert writing.metrics()["moorage_server_requests_in_flight"] == 0
+
+
+def test_a_text_that_fails_while_another_is_first_and_many_questions_on_one_call(
+    writing: Server, start_server: Start, writer: Path
+) -> None:
+    first, second, third = ("a", {"count": 2, "seconds": 0.3}), ("b", {"refuse": 1}), ("c", {"count": 1})
+    got = texts(writing, first, second, third)
+    assert (got[:2], got[3]) == ([("a", "a0 "), ("a", "a1 ")], ("c", "c0 "))
+    assert "this is refused" in got[2]
+    # More than a call's window of questions, none of which has a last answer of its own.
+    long = "y" * 60_000
+    server = start_server(writer, MOORAGE_MODEL_FORMAT="Python")
+    got = texts(server, *[(long, {"count": 1})] * 40)
+    assert got == [(long, f"{long}0 ")] * 40
+    server.process.kill()
 
 
 def test_who_leaves_a_stream_is_not_written_for_any_more(writing: Server) -> None:

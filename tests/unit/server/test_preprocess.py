@@ -1,9 +1,12 @@
 """Pictures, texts and sound as requests have them, made into a model's tensors."""
 
+import asyncio
 import io
 import json
+import math
 import threading
 import wave
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 
 from moorage_server import preprocess
+from moorage_server.engine import Engine, QueueFull, TimedOut
 from moorage_server.failures import StartupError
-from moorage_server.protocol import BadRequest
+from moorage_server.metrics import Metrics
+from moorage_server.preparing import Preparing, Room
+from moorage_server.protocol import BadRequest, InferRequest
+from moorage_server.repository import Entry
+from moorage_server.settings import Settings
 from moorage_server.signature import Array, Dim, Signature, TensorSpec
 
 from .conftest import Start, export
@@ -106,6 +114,12 @@ def test_the_middle_or_all_of_it(resize: str, edge: int) -> None:
     assert found([values(content.getvalue())])[0][0, 0, 5, 0] == edge
 
 
+@pytest.mark.parametrize("size", [(225, 300), (300, 225), (450, 470), (224, 224), (1801, 2047), (1, 1), (3, 1000)])
+def test_the_middle_of_any_picture(size: tuple[int, int]) -> None:
+    found = made({"x": {"type": "Image", "resize": "Crop"}}, spec("x", "UINT8", 3, 224, 224))
+    assert found([values(picture(*size))])[0].shape == (1, 3, 224, 224)
+
+
 # Texts.
 
 
@@ -127,6 +141,20 @@ def test_a_text_of_any_length(tokenizer: Path) -> None:
     assert found([values(b"")])[0].tolist() == [[5]]
 
 
+def test_a_tokenizer_with_padding_of_its_own(tokenizer: Path, tmp_path: Path) -> None:
+    own = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    own.enable_padding(direction="left", pad_id=1)
+    own.enable_truncation(9, direction="left")
+    own.save(str(tmp_path / "tokenizer.json"))
+    entry: dict[str, Any] = {"type": "Text", "mask": "mask"}
+    both = (spec("ids", "INT64", 3), spec("mask", "INT64", 3))
+    ids, mask = made({"ids": entry}, *both, folder=tmp_path)([values(b"a good", b"a a good film")])
+    assert ids.tolist() == [[1, 2, 3], [2, 3, 4]]
+    assert mask.tolist() == [[0, 1, 1], [1, 1, 1]]
+    ids, _ = made({"ids": {**entry, "padding": 0}}, *both, folder=tmp_path)([values(b"a")])
+    assert ids.tolist() == [[0, 0, 2]]
+
+
 # Sound.
 
 
@@ -144,6 +172,42 @@ def test_sound_of_any_length_and_of_two_channels() -> None:
     assert found([values(two, sound([-(1 << 14)], 8000))])[0].tolist() == [[0.25, 0.5], [-0.5, 0]]
     with pytest.raises(BadRequest, match="a value has 5 samples; the model takes 4 at most"):
         found([values(sound([0] * 5, 8000))])
+
+
+# What is too much, and what does not go together.
+
+
+def test_what_would_become_too_large_is_refused_before_it_is_made(tokenizer: Path) -> None:
+    pictures = made({"x": {"type": "Image"}}, spec("x", "FP32", 3, 1000, 1000))
+    assert pictures([values(*[picture(1, 1)] * 11)])[0].nbytes > 100_000_000
+    with pytest.raises(BadRequest, match=r"input 'x': its values make 144000000 bytes, \[12, 3, 1000, 1000\] of FP32"):
+        pictures([values(*[picture(1, 1)] * 12)])
+    texts = made({"ids": {"type": "Text"}}, spec("ids", "INT64", 512), folder=tokenizer)
+    with pytest.raises(BadRequest, match="are the most"):
+        texts([values(*[b""] * 40_000)])
+    sounds = made({"x": {"type": "Audio"}}, spec("x", "FP32", -1))
+    with pytest.raises(BadRequest, match="are the most"):
+        sounds([values(sound([0] * 100_000), *[sound([])] * 1000)])
+    large = picture(7000, 4000, colour=1, mode="L")
+    with pytest.raises(BadRequest, match="value 1 has 7000 x 4000 pixels; the pictures of a request may have 50000000"):
+        made({"x": {"type": "Image"}}, spec("x", "UINT8", 1, 2, 2))([values(large, large)])
+
+
+def test_inputs_whose_sizes_must_be_equal(tokenizer: Path) -> None:
+    length = Dim(-1, "length")
+    inputs = tuple(TensorSpec(name, "INT64", (ROWS, length)) for name in ("a", "b"))
+    found = made({"a": {"type": "Text", "from": "text"}}, *inputs, folder=tokenizer)
+    assert [one.name for one in found.signature.inputs] == ["b", "text"]
+    assert len(found([np.zeros((1, 2), np.int64), values(b"a good")])) == 2
+    with pytest.raises(BadRequest, match="they must be equal"):
+        found([np.zeros((1, 3), np.int64), values(b"a good")])
+
+
+def test_who_is_not_waited_for_is_left_off() -> None:
+    found = made({"x": {"type": "Image"}}, spec("x", "FP32", 3, 2, 2))
+    asked = iter([True, True, False])
+    with pytest.raises(preprocess.NotWanted):
+        found([values(*[picture(2, 2)] * 9)], lambda: next(asked))
 
 
 # What is wrong with a value.
@@ -166,6 +230,8 @@ def huge() -> bytes:
         ("Image", b"GIF89a" + b"\xff" * 40, "value 1 is no picture that can be read"),
         ("Image", picture(50, 50)[:90], "value 1 is no picture that can be read"),
         ("Image", huge(), "value 1 "),
+        ("Image", picture(2, 2, "ICO"), "value 1 is no picture that can be read"),
+        ("Image", picture(2, 2, colour=40_000, mode="I;16"), "value 1 has more than 8 bits a channel"),
         ("Audio", b"RIFF", "value 1 is no WAV"),
         ("Audio", sound([1], rate=8000), "value 1 has 8000 samples a second; the model takes 16000"),
         ("Audio", sound([1], width=3), "value 1 has samples of 3 bytes"),
@@ -183,7 +249,7 @@ def test_a_value_that_is_none(kind: str, value: bytes, words: str, tokenizer: Pa
 # What is wrong with a description.
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "no such input": ({"z": {"type": "Image"}}, "'z' is no input of the model; it has x, ids, mask"),
+    "no such input": ({"z": {"type": "Image"}}, "'z' is no input of the model; it has x, ids, mask, few"),
     "no type": ({"x": {}}, "preprocess.x must have a type: Image, Text, Audio"),
     "no mapping": ({"x": "Image"}, "preprocess.x must have a type"),
     "unknown": ({"x": {"type": "Image", "size": [1, 2]}}, "preprocess.x has size; Image knows from, layout, resize"),
@@ -199,6 +265,9 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no file": ({"ids": {"type": "Text", "tokenizer": "no.json"}}, "must be a file of the model's folder"),
     "another folder": ({"ids": {"type": "Text", "tokenizer": "../x.json"}}, "must be a file of the model's folder"),
     "no tokenizer": ({"ids": {"type": "Text", "tokenizer": "bad.json"}}, "bad.json cannot be read"),
+    "padding beyond the datatype": ({"ids": {"type": "Text", "padding": 1 << 63}}, "must be an integer from 0 to 9"),
+    "numbers beyond the datatype": ({"few": {"type": "Text", "tokenizer": "many.json"}}, "has 300 numbers"),
+    "another shape": ({"ids": {"type": "Text", "mask": "few"}}, "of the same shape"),
     "no mask": ({"ids": {"type": "Text", "mask": "x"}}, "it must be another input of the model, of the same shape"),
     "made twice": (
         {"ids": {"type": "Text", "mask": "mask"}, "mask": {"type": "Text"}},
@@ -212,7 +281,9 @@ WRONG: dict[str, tuple[Any, str]] = {
 def test_a_description_that_is_wrong(case: str, tokenizer: Path) -> None:
     described, words = WRONG[case]
     (tokenizer / "bad.json").write_text("{")
-    inputs = (spec("x", "FP32", 3, 4, 5), spec("ids", "INT64", 4), spec("mask", "INT64", 4))
+    many = Tokenizer(models.WordLevel({f"word{i}": i for i in range(300)}, unk_token="word0"))
+    many.save(str(tokenizer / "many.json"))
+    inputs = (spec("x", "FP32", 3, 4, 5), spec("ids", "INT64", 4), spec("mask", "INT64", 4), spec("few", "UINT8", 5))
     with pytest.raises(StartupError, match=words) as refused:
         preprocess.of(described, Signature(inputs, OUT), tokenizer)
     assert refused.value.reason == "FormatMismatch"
@@ -280,3 +351,85 @@ def test_a_description_that_is_wrong_ends_the_server(start_server: Start, bright
     assert server.process.wait(60) != 0
     assert server.termination["reason"] == "FormatMismatch"
     assert "'y' is no input of the model" in server.termination["message"]
+
+
+# On its way to the queue.
+
+
+class Waiting:
+    """Preprocessing that ends when it may."""
+
+    def __init__(self) -> None:
+        self.may, self.begun = threading.Event(), 0
+
+    def __call__(self, inputs: list[Array], wanted: Any) -> list[Array]:
+        self.begun += 1
+        assert self.may.wait(20)
+        return [np.zeros((1, 2), np.float32)]
+
+
+class Sum:
+    signature = Signature((spec("x", "FP32", 2),), (TensorSpec("y", "FP32", (ROWS,)),))
+    inline = True
+
+    def run(self, inputs: Any) -> list[Array]:
+        return [inputs[0].sum(1)]
+
+
+class Line:
+    def __init__(self, threads: ThreadPoolExecutor, most_waiting: int = 3, room: int = 1000) -> None:
+        settings = Settings.from_env({"MOORAGE_MODEL_PATH": "/m", "MOORAGE_MODEL_NAME": "m"})
+        self.entry = Entry(settings.models[0], Metrics().of("m", "1", several=False))
+        self.engine = Engine(Sum(), threads, max_queue_size=most_waiting)
+        self.preprocess, self.threads, self.room = Waiting(), threads, Room(room)
+        self.results: list[Any] = []
+
+    def ask(self, timeout: float = math.inf) -> Preparing:
+        asked = InferRequest("", [values(b"a")], [0], frozenset(), 1)
+        how = (self.entry, self.engine, self.preprocess, self.threads, self.room, asked)
+        return Preparing(*how, self.results.append, timeout)  # type: ignore[arg-type]
+
+    async def until(self, true: Any) -> None:
+        async with asyncio.timeout(20):
+            while not true():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+async def test_it_is_made_and_then_waits_for_its_batch() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        line = Line(threads)
+        for _ in range(3):
+            line.ask()
+        with pytest.raises(QueueFull):
+            line.ask()
+        assert (line.entry.preparing, line.entry.idle) == (3, False)
+        line.preprocess.may.set()
+        await line.until(lambda: len(line.results) == 3)
+        assert [result[0].tolist() for result in line.results] == [[0]] * 3
+        assert (line.entry.preparing, line.entry.idle) == (0, True)
+        assert line.room.take(1000)
+
+
+async def test_who_leaves_or_cannot_wait_is_not_made() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        line = Line(threads)
+        line.ask()
+        late, gone = line.ask(0.05), line.ask()
+        gone.cancel()
+        await line.until(lambda: line.results)
+        assert isinstance(line.results[0], TimedOut), "in time, though its thread is busy with another"
+        assert late._inputs is None and gone._inputs is None
+        line.preprocess.may.set()
+        await line.until(lambda: not line.entry.preparing)
+        await line.until(lambda: len(line.results) == 2)
+        assert line.preprocess.begun == 1
+
+
+async def test_what_was_made_has_no_room() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        line = Line(threads, room=7)
+        line.preprocess.may.set()
+        line.ask()
+        await line.until(lambda: line.results)
+        assert isinstance(line.results[0], QueueFull)
+        assert line.room.take(7)
