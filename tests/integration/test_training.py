@@ -138,19 +138,21 @@ def test_a_recreated_training_waits_for_the_workers_of_the_one_before(
         api.kubectl("patch", "pod", name, "-n", ns, "--type=merge", "-p", json.dumps(held))
 
     hold("example.com/still-stopping")
-    api.kubectl("delete", "tjob", "digits", "-n", ns)
-    deploy.eventually(lambda: deploy.get(api, "job", "digits-train", ns) is None, 20, "the Job is gone")
-    apply(wish)
+    try:
+        api.kubectl("delete", "tjob", "digits", "-n", ns)
+        deploy.eventually(lambda: deploy.get(api, "job", "digits-train", ns) is None, 60, "the Job is gone")
+        apply(wish)
 
-    def waits() -> bool:
-        succeeded = deploy.condition(deploy.get(api, "tjob", "digits", ns), "Succeeded")
-        return succeeded["reason"] == "WaitingForFormerWorkers" and name in succeeded["message"]
+        def waits() -> bool:
+            succeeded = deploy.condition(deploy.get(api, "tjob", "digits", ns), "Succeeded")
+            return succeeded["reason"] == "WaitingForFormerWorkers" and name in succeeded["message"]
 
-    deploy.eventually(waits, 20, "it says what it waits for")
-    assert deploy.get(api, "job", "digits-train", ns) is None
-    worker["metadata"]["finalizers"] = []
-    hold()
-    deploy.eventually(lambda: deploy.get(api, "job", "digits-train", ns), 30, "the Job")
+        deploy.eventually(waits, 60, "it says what it waits for")
+        assert deploy.get(api, "job", "digits-train", ns) is None
+    finally:  # else the namespace would stay for ever, and every test that waits for quiet would fail, too
+        worker["metadata"]["finalizers"] = []
+        hold()
+    deploy.eventually(lambda: deploy.get(api, "job", "digits-train", ns), 60, "the Job")
 
 
 def test_what_training_made_is_served(api: Cluster, operator: OperatorProcess, ns: str, apply) -> None:

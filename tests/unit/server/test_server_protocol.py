@@ -42,6 +42,7 @@ def test_metadata(client: httpx.Client) -> None:
             {"name": "probabilities", "datatype": "FP32", "shape": [-1, CLASSES]},
             {"name": "label", "datatype": "INT64", "shape": [-1]},
         ],
+        "parameters": {"weights": "FP32"},
     }
     assert client.get("/v2/models/digits/versions/1").json() == metadata
     for path in ("/v2/models/digits/ready", "/v2/models/digits/versions/1/ready"):
