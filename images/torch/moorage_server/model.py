@@ -94,8 +94,8 @@ class Model:
                 raise StartupError("LoadFailed", message) from error
             for spec, array in zip(self.signature.outputs, outputs, strict=True):
                 _check_output(spec, array)
-        # On the processor by its own time: on a busy machine all batches but those of one row looked slow, as their
-        # threads waited for one another's turns, and batches of one is what the server then kept to.
+        # On the processor by its own time: on a busy machine batches of more than one row look slow, as their threads
+        # wait for one another's turns. Waiting that spins still counts.
         clock = time.thread_time if self.device == "cpu" else time.perf_counter
         self.batch_seconds = dict(known or calibration.measure(self._try, low, high, clock))
         self.warm_up_seconds = time.perf_counter() - start
