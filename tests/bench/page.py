@@ -86,15 +86,8 @@ def charts(result: Result) -> list[str]:
             if (found := _PEER.fullmatch(what)) and found["model"] == model
         }
         if peers:
-            drawn.append(
-                _chart(
-                    model,
-                    {
-                        "Moorage": result["runs"][ours]["per_second"],
-                        **dict(sorted(peers.items(), key=lambda one: -one[1])),
-                    },
-                )
-            )
+            slower = dict(sorted(peers.items(), key=lambda one: -one[1]))
+            drawn.append(_chart(model, {"Moorage": result["runs"][ours]["per_second"], **slower}))
     return drawn
 
 

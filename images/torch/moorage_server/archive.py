@@ -38,6 +38,7 @@ _STRIDED = 7
 _POSITIONAL = 1
 _PLAIN = {"as_int", "as_bool", "as_string", "as_ints", "as_bools", "as_strings"}
 _SIZES = {"as_sym_int", "as_sym_float", "as_sym_bool"}
+_LISTS_OF_SIZES = {f"{kind}s" for kind in _SIZES}
 
 
 class Other(Exception):
@@ -192,7 +193,7 @@ class _Reader:
             return [self._value(one) for one in value]
         if kind in _SIZES:
             return self._size(value)
-        if kind in {f"{one}s" for one in _SIZES}:
+        if kind in _LISTS_OF_SIZES:
             return [self._size(one) for one in value]
         if kind == "as_scalar_type":
             return _dtype(value)

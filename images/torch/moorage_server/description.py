@@ -26,8 +26,9 @@ class Description:
     preprocess: dict[str, Any] = field(default_factory=dict)
 
 
-def read(folder: Path) -> Description | None:
-    """The description in a model's folder; None where there is none."""
+def read(folder: Path, wanted: str) -> Description | None:
+    """The description in a model's folder, which must not be of another format than `wanted`; None where there is
+    none."""
     file = folder / FILE
     if not file.is_file():
         return None
@@ -37,6 +38,8 @@ def read(folder: Path) -> Description | None:
         raise _mismatch(f"is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise _mismatch("must be a mapping with the keys format, inputs and outputs")
+    if content.get("format") not in (None, wanted):
+        raise _mismatch(f"says format {content['format']}, the server was told {wanted}")
     preprocess = content.get("preprocess") or {}
     if not isinstance(preprocess, dict):
         raise _mismatch("preprocess must be a mapping by the model's inputs")

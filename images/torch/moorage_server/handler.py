@@ -14,8 +14,7 @@ from typing import Any
 
 import structlog
 
-from moorage_store.digest import sha256_of
-from moorage_store.errors import StoreError
+from moorage_store.digest import size_of
 
 from . import calibration, description, pipe
 from .engine import ModelFailed
@@ -23,8 +22,8 @@ from .failures import ModelCrashed, StartupError
 from .settings import Source
 from .signature import BYTES, Array, Dim, Signature, TensorSpec
 from .threads import cpus
+from .worker import FILE
 
-FILE = "model.py"
 TEXT = Signature(
     (TensorSpec("text_input", BYTES, (Dim(-1, "batch"),)),), (TensorSpec("text_output", BYTES, (Dim(-1, "batch"),)),)
 )
@@ -42,10 +41,7 @@ class Handler:
 
     def __init__(self, source: Source, device: str) -> None:
         """Raises StartupError."""
-        described = description.read(source.path)
-        if described and described.format not in (None, source.format):
-            message = f"{description.FILE} says format {described.format}, the server was told {source.format}"
-            raise StartupError("FormatMismatch", message)
+        described = description.read(source.path, source.format)
         if described and described.preprocess:
             message = (
                 f"{description.FILE} has preprocess, which a Python class does itself: write its method preprocess"
@@ -163,11 +159,7 @@ class Handler:
 def load(source: Source, device: str, max_batch_size: int, known: Mapping[int, float] | None = None) -> Handler:
     """Raises StartupError."""
     _check(source)
-    try:
-        if source.sha256 and (found := sha256_of(source.path)) != source.sha256:
-            raise StartupError("DigestMismatch", f"expected sha256 {source.sha256}, {source.path} has {found}")
-    except StoreError as error:
-        raise StartupError(error.reason, str(error)) from error
+    source.check_digest()
     try:
         made = Handler(source, device)
     except ModelCrashed as error:
@@ -186,7 +178,7 @@ def load(source: Source, device: str, max_batch_size: int, known: Mapping[int, f
 def look(source: Source) -> int:
     """Bytes of its files. Raises StartupError where it is not there."""
     _check(source)
-    return sum(file.stat().st_size for file in source.path.rglob("*") if file.is_file())
+    return size_of(source.path)
 
 
 def _check(source: Source) -> None:

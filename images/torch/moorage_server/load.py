@@ -20,7 +20,6 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from moorage_store import model_check
-from moorage_store.digest import sha256_of
 from moorage_store.errors import StoreError
 from moorage_store.model_check import FILES
 from moorage_store.termination import one_line
@@ -88,15 +87,11 @@ def _told(path: Path) -> Iterator[None]:
 def _load(source: Source, device: str, max_batch_size: int) -> Model:
     path, wanted = source.path, source.format
     file = model_check.find(path, wanted)
-    if source.sha256 and (found := sha256_of(path)) != source.sha256:
-        raise StartupError("DigestMismatch", f"expected sha256 {source.sha256}, {path} has {found}")
+    source.check_digest()
     model_check.check_kind(file, wanted)
     if not source.sha256:
         model_check.check_whole(file)
-    described = description.read(path) if path.is_dir() else None
-    if described and described.format not in (None, wanted):
-        message = f"{description.FILE} says format {described.format}, the server was told {wanted}"
-        raise StartupError("FormatMismatch", message)
+    described = description.read(path, wanted) if path.is_dir() else None
     if described and any(spec.datatype == BYTES for spec in (*described.inputs, *described.outputs)):
         message = f"{description.FILE} has tensors of {BYTES}, which torch has not: those are for format Python"
         raise StartupError("FormatMismatch", message)

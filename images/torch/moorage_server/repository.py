@@ -103,11 +103,14 @@ class Entry:
         """Who has to hear of it, by what they asked with."""
 
     @property
+    def batches(self) -> bool:
+        """It has some to do, where it is in memory."""
+        return bool(self.preparing) or (self.held is not None and not self.held.idle)
+
+    @property
     def idle(self) -> bool:
         """It has nothing to do, where it is in memory."""
-        if self.preparing or (self.held is not None and not self.held.idle):
-            return False
-        return self.generations is None or self.generations.idle
+        return not self.batches and (self.generations is None or self.generations.idle)
 
     @property
     def hopeless(self) -> bool:
@@ -327,8 +330,7 @@ class Repository:
         end = time.monotonic() + self._settings.drain_timeout_seconds
         while not entry.idle:
             # Batches end by themselves, and need their process until then; a text may go on as its client likes.
-            batches = entry.preparing or (entry.held is not None and not entry.held.idle)
-            if entry.generations is not None and not batches and time.monotonic() > end:
+            if entry.generations is not None and not entry.batches and time.monotonic() > end:
                 entry.generations.stop(NotLoaded(f"{entry.source.name!r} is unloaded; ask again"))
             await asyncio.sleep(_LOOK)
         if entry.held is None:  # lost meanwhile

@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from moorage_store.digest import sha256_of
+
 from .failures import StartupError
 
 PYTHON = "Python"
@@ -29,6 +31,11 @@ class Source:
     version: str = "1"
     format: str = "TorchExport"
     sha256: str = ""
+
+    def check_digest(self) -> None:
+        """Raises StartupError where its content is another than was asked for."""
+        if self.sha256 and (found := sha256_of(self.path)) != self.sha256:
+            raise StartupError("DigestMismatch", f"expected sha256 {self.sha256}, {self.path} has {found}")
 
 
 @dataclass(frozen=True)

@@ -175,8 +175,10 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
 @pytest.fixture(scope="session")
 def server(start_server: Start, classifier: Path) -> Server:
-    """One server of the classifier, shared by the tests that leave it as it was."""
-    return start_server(classifier, MOORAGE_MAX_BODY_BYTES="100000", MOORAGE_LOG_LEVEL="debug")
+    """One server of the classifier, shared by the tests that leave it as it was. On one thread: where others are busy
+    on the same cores, a second makes it find that batches do not pay."""
+    alone = {"OMP_NUM_THREADS": "1"}
+    return start_server(classifier, MOORAGE_MAX_BODY_BYTES="100000", MOORAGE_LOG_LEVEL="debug", **alone)
 
 
 @pytest.fixture
