@@ -51,7 +51,7 @@ Told = Callable[[BaseException], Response]
 
 
 class Whole:
-    """An answer in one piece. `taken` says that there is room for another."""
+    """An answer in one piece."""
 
     def __init__(
         self, request: Request, common: dict[str, Any], told: Told, metrics: ModelMetrics, longest: int
@@ -59,18 +59,15 @@ class Whole:
         self._request, self._common, self._told, self._metrics = request, common, told, metrics
         self._pieces: list[str] = []
         self._room = longest
-        self.taken: Callable[[], None] = lambda: None
-        self.cancel: Callable[[], None] = lambda: None
 
-    def piece(self, text: str) -> None:
+    def piece(self, text: str) -> bool:
+        """Raises TooLong."""
         self._metrics.piece(self._request.began, first=not self._pieces)
         self._pieces.append(text)
         self._room -= len(text)
         if self._room < 0:
-            self.cancel()
-            self.end(TooLong("the text is longer than an answer may be; ask for it as a stream"))
-        else:
-            self.taken()
+            raise TooLong("the text is longer than an answer may be; ask for it as a stream")
+        return True
 
     def end(self, failed: Exception | None) -> None:
         if failed is not None:
@@ -85,17 +82,10 @@ class Events:
     def __init__(self, request: Request, common: dict[str, Any], told: Told, metrics: ModelMetrics) -> None:
         self._request, self._common, self._told, self._metrics = request, common, told, metrics
         self._begun = False
-        self._behind = 0
-        self.taken: Callable[[], None] = lambda: None
-        self.cancel: Callable[[], None] = lambda: None
-        request.on_room = self._has_room
 
-    def piece(self, text: str) -> None:
+    def piece(self, text: str) -> bool:
         self._metrics.piece(self._request.began, first=not self._begun)
-        if self._send({**self._common, "text_output": text}):
-            self.taken()
-        else:
-            self._behind += 1
+        return self._send({**self._common, "text_output": text})
 
     def end(self, failed: Exception | None) -> None:
         if failed is not None:
@@ -118,8 +108,3 @@ class Events:
     def _begin(self) -> None:
         self._begun = True
         self._request.begin(EVENTS, _NOT_KEPT)
-
-    def _has_room(self) -> None:
-        behind, self._behind = self._behind, 0
-        for _ in range(behind):
-            self.taken()

@@ -21,20 +21,23 @@ WINDOW = 16
 
 
 class Generation:
-    """One text. `on_piece` hears of each of its pieces, and the owner says with `taken` that there is room for another;
-    `on_end` of its end, and why it ended where it did so too early."""
+    """One text. `on_piece` hears of each of its pieces and says whether there is room for another; where there is none,
+    its owner says with `Generations.has_room` when there is. What it raises ends the text. `on_end` hears of its end,
+    and why it ended where it did so too early."""
 
-    __slots__ = ("asked", "began", "number", "on_end", "on_piece")
+    __slots__ = ("asked", "began", "behind", "number", "on_end", "on_piece")
 
     def __init__(
         self,
         number: int,
         asked: bytes,
-        on_piece: Callable[[str], None],
+        on_piece: Callable[[str], bool],
         on_end: Callable[[Exception | None], None],
     ) -> None:
         """`asked`: what its process is told, encoded."""
         self.number, self.asked, self.on_piece, self.on_end = number, asked, on_piece, on_end
+        self.behind = 0
+        """Pieces that were made and not taken."""
         self.began = time.perf_counter()
 
 
@@ -73,7 +76,7 @@ class Generations(asyncio.Protocol):
         self,
         text: str,
         parameters: Mapping[str, Any],
-        on_piece: Callable[[str], None],
+        on_piece: Callable[[str], bool],
         on_end: Callable[[Exception | None], None],
     ) -> Generation:
         """Raises Stopped, QueueFull, ModelFailed, and TypeError for what cannot be told its process: values too deep in
@@ -89,10 +92,11 @@ class Generations(asyncio.Protocol):
         self._begin()
         return made
 
-    def taken(self, one: Generation) -> None:
-        """A piece of it is out of the way."""
-        if one.number in self._running:
-            self._say(pipe.encode({"id": one.number, "credit": 1}))
+    def has_room(self, one: Generation) -> None:
+        """Its client has taken all that there was."""
+        if one.behind and one.number in self._running:
+            self._say(pipe.encode({"id": one.number, "credit": one.behind}))
+            one.behind = 0
 
     def cancel(self, one: Generation) -> None:
         """Nobody waits for it any more."""
@@ -138,10 +142,13 @@ class Generations(asyncio.Protocol):
         if one is None:
             return  # it was cancelled meanwhile
         if (piece := message.get("piece")) is not None:
+            one.behind += 1
             try:
-                one.on_piece(piece)
+                if one.on_piece(piece):
+                    self.has_room(one)
             except Exception as error:
-                self._failed(error)
+                self.cancel(one)
+                self._tell(one, error)
             return
         del self._running[one.number]
         self._begin()
@@ -151,11 +158,8 @@ class Generations(asyncio.Protocol):
         try:
             one.on_end(failed)
         except Exception as error:  # whoever waits for it must not be the trouble of the others
-            self._failed(error)
-
-    def _failed(self, error: Exception) -> None:
-        context = {"message": "a text cannot be told", "exception": error}
-        asyncio.get_running_loop().call_exception_handler(context)
+            context = {"message": "a text cannot be told", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
 
     # From the transport.
 

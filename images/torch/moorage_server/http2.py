@@ -1,8 +1,8 @@
 """HTTP/2 on one connection, as far as gRPC needs it (RFC 9113): calls come in, messages go to and fro.
 
-hpack reads headers. As in `http1` everything that a client could make last or grow has a bound: the time and size of a
-head, of a message, of all of them together, of silence, of answers that nobody takes, and the number of calls and of
-frames that lead to nothing. Knows nothing of models.
+hpack reads headers, `outflow` holds back what a client has no room for. As in `http1` everything that a client could
+make last or grow has a bound: the time and size of a head, of a message, of all of them together, of silence, of
+answers that nobody takes, and the number of calls and of frames that lead to nothing. Knows nothing of models.
 """
 
 import asyncio
@@ -53,6 +53,7 @@ from .frames import (
     unpadded,
 )  # fmt: skip
 from .messages import CLIENT_GONE, FOREVER, HEAD_BYTES, LINGER_SECONDS
+from .outflow import Outbox, Outflow
 from .unpack import Unreadable, unpacked
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 _MAX_CALLS = 1024
-_MAX_FRAME, _MAX_FRAME_SENT = 16 * 1024, 64 * 1024
+_MAX_FRAME = 16 * 1024
 # What may be on its way to us of one call, and of all of a connection. What is here and unanswered is counted, too.
 _WINDOW_BYTES, _CONNECTION_WINDOW_BYTES = 1 << 20, 1 << 24
 # What a client may cost in a second beside its messages, each of which brings some of it along: about frames.
@@ -99,12 +100,11 @@ class Call:
 
     __slots__ = (
         "_connection", "_debts", "began", "buffer", "deaf", "ended_in", "finished", "head", "held", "id", "most",
-        "on_room", "out", "packed", "patient", "queued", "received", "refund", "room", "started", "state", "trailers",
-        "window",
+        "on_room", "out", "packed", "patient", "received", "refund", "room", "started", "state", "trailers",
     )  # fmt: skip
 
     def __init__(self, connection: "Connection", id: int, head: Head, window: int, most: int) -> None:
-        self._connection, self.id, self.head, self.window = connection, id, head, window
+        self._connection, self.id, self.head, self.out = connection, id, head, Outbox(id, window)
         self.began = time.perf_counter()
         self.patient = self.deaf = False
         """Its client may take its time between messages; what comes is thrown away."""
@@ -114,9 +114,8 @@ class Call:
         self.buffer = bytearray()
         self.packed = head.headers.get(b"grpc-encoding", b"identity")
         self.room, self.refund, self.received = _WINDOW_BYTES, 0, 0
-        self.held = self.queued = 0  # bytes that came and are not answered; of answers that wait for the client
+        self.held = 0  # bytes that came and are not answered
         self._debts: deque[int] = deque()
-        self.out: deque[bytes] = deque()  # what waits for the client's window
         self.trailers = b""
         self.on_room: Callable[[], None] | None = None
         """Called when its client has taken what waited for it."""
@@ -129,7 +128,7 @@ class Call:
     @property
     def behind(self) -> bool:
         """Its client has not taken all that was sent."""
-        return bool(self.queued) or self._connection.blocked
+        return bool(self.out.parts) or self._connection.blocked
 
     def send(self, message: bytes, *, last: bool = True) -> None:
         """`last`: of the answers to a message."""
@@ -167,10 +166,7 @@ class Connection(asyncio.Protocol):
         self._door, self._limits, self._app, self._loop = door, door.limits, application, loop
         self.crowded = crowded
         self._calls: dict[int, Call] = {}
-        # Calls that wait for a message or its end, and those whose answers their client does not take; and since when.
-        self._late: dict[int, float] = {}
-        self._untaken: dict[int, float] = {}
-        self._starved: dict[int, Call] = {}  # of the latter those that wait for room on the connection
+        self._late: dict[int, float] = {}  # calls that wait for a message or its end, and since when
         self._reset: deque[int] = deque(maxlen=64)  # frames of these may still be on their way
         self._last = 0  # the highest stream that the client has begun
         self._buffer = b""
@@ -178,7 +174,7 @@ class Connection(asyncio.Protocol):
         self._block: tuple[int, int, bytearray, float] | None = None  # a head of which more is to come
         self._decoder = Decoder(max_header_list_size=HEAD_BYTES)
         self._heads: dict[bytes, Head] = {}  # by the blocks that bring them, while the table stays as it is
-        self._their_window, self._call_window, self._max_frame = 65535, 65535, 16384
+        self._outflow = Outflow(door, loop.time)
         self._room, self._effort, self._effort_since = _CONNECTION_WINDOW_BYTES, 0, 0.0
         self._first_block = NO_TABLE
         self._out: list[bytes] = []
@@ -237,7 +233,7 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         self._rest()
         for call in list(self._calls.values()):
-            if call.on_room is not None and not call.queued:
+            if call.on_room is not None and not call.out.parts:
                 call.on_room()
 
     # Frames.
@@ -281,7 +277,7 @@ class Connection(asyncio.Protocol):
             return
         payload = data[start:end]
         if kind == WINDOW:
-            if not self._untaken:  # else it brings an answer on its way
+            if not self._outflow.untaken:  # else it brings an answer on its way
                 self._charge()
             self._window(id, payload)
             return
@@ -361,7 +357,7 @@ class Connection(asyncio.Protocol):
             raise Reset(id, Code.PROTOCOL)
         if self._leaving or len(self._calls) >= _MAX_CALLS:
             raise Reset(id, Code.REFUSED)
-        call = self._calls[id] = Call(self, id, head, self._call_window, self._limits.body_bytes)
+        call = self._calls[id] = Call(self, id, head, self._outflow.call_window, self._limits.body_bytes)
         call.ended_in = bool(flags & END_STREAM)
         self._hold(call, head.size)
         self._app.began(call)
@@ -508,7 +504,7 @@ class Connection(asyncio.Protocol):
         paid = call.paid()
         self._hold(call, -paid)
         call.refund += paid
-        if not call.out:
+        if not call.out.parts:
             self._give_back(call)
 
     def send(self, call: Call, message: bytes, *, last: bool) -> None:
@@ -523,18 +519,16 @@ class Connection(asyncio.Protocol):
         size = len(message) + 5
         # A client says of each few kilobytes that it has them; and some, of each answer that comes by itself.
         self._earn(size // 4096 + (0 if last else 2))
-        whole = not call.out and size <= self._max_frame and size <= call.window and size <= self._their_window
-        if whole:
-            call.window -= size
-            self._their_window -= size
+        if self._outflow.whole(call.out, size):
             begin = FRAME.pack(size >> 8, size & 0xFF, DATA, 0, call.id)
             self._write(head, begin, b"\0", (size - 5).to_bytes(4, "big"), message)
             self._give_back(call)
         else:
             if head:
                 self._write(head)
-            self._wait(call, b"\0" + (size - 5).to_bytes(4, "big") + message)
-            self._push(call)
+            self._write(*self._outflow.send(call.out, b"\0" + (size - 5).to_bytes(4, "big") + message))
+            if not call.out.parts:
+                self._give_back(call)
 
     def finish(self, call: Call, code: int, message: str) -> None:
         call.finished = True
@@ -552,7 +546,7 @@ class Connection(asyncio.Protocol):
         call.finished = call.started = True
         head = literal(b":status", str(status).encode()) + literal(b"content-type", b"text/plain")
         self._write(frame(HEADERS, END_HEADERS, call.id, self._opened(head)))
-        self._wait(call, text.encode())
+        self._write(*self._outflow.send(call.out, text.encode()))
         self._close(call, frame(DATA, END_STREAM, call.id))
 
     def _opened(self, block: bytes) -> bytes:
@@ -565,9 +559,7 @@ class Connection(asyncio.Protocol):
         call.buffer = bytearray()
         self._late.pop(call.id, None)
         call.trailers = last
-        if call.out:
-            self._push(call)
-        else:
+        if not call.out.parts:
             self._last_frame(call)
 
     def _last_frame(self, call: Call) -> None:
@@ -576,40 +568,17 @@ class Connection(asyncio.Protocol):
             self._say_reset(call.id, Code.NO_ERROR)
         self._forget(call)
 
-    def _wait(self, call: Call, part: bytes) -> None:
-        call.out.append(part)
-        call.queued += len(part)
-        self._door.held += len(part)
-
-    def _taken(self, call: Call, size: int) -> None:
-        call.queued -= size
-        self._door.held -= size
-
     def _push(self, call: Call) -> None:
-        """As much of what waits as the client has room for."""
-        out = call.out
-        while out:
-            room = min(self._max_frame, call.window, self._their_window)
-            if room <= 0:
-                self._untaken.setdefault(call.id, self._loop.time())
-                if call.window > 0:
-                    self._starved[call.id] = call
-                return
-            part = out.popleft()
-            if len(part) > room:
-                out.appendleft(part[room:])
-                part = part[:room]
-            call.window -= len(part)
-            self._their_window -= len(part)
-            self._taken(call, len(part))
-            self._write(frame(DATA, 0, call.id, part))
-        self._untaken.pop(call.id, None)
+        """Its client has room for more of what waits."""
+        self._write(*self._outflow.push(call.out))
+        if call.out.parts:
+            return
         if call.trailers:
             self._last_frame(call)
-        else:
-            self._give_back(call)
-            if call.on_room is not None:
-                call.on_room()
+            return
+        self._give_back(call)
+        if call.on_room is not None:
+            call.on_room()
 
     def _give_back(self, call: Call) -> None:
         """Room for more messages, once it has taken the answers to the former."""
@@ -624,14 +593,8 @@ class Connection(asyncio.Protocol):
             raise Broken(Code.SIZE, "a window of another size than four bytes")
         more = int.from_bytes(payload, "big") & MOST
         if not id:
-            if not more or self._their_window + more > MOST:
-                raise Broken(Code.FLOW if more else Code.PROTOCOL, "a window that cannot be")
-            self._their_window += more
-            for waiting in list(self._starved.values()):
-                if self._their_window <= 0:
-                    break
-                del self._starved[waiting.id]
-                self._push(waiting)
+            for waiting in self._outflow.widen(more):
+                self._push(self._calls[waiting.id])
             return
         if id > self._last:
             raise Broken(Code.PROTOCOL, "a window of no call")
@@ -640,10 +603,8 @@ class Connection(asyncio.Protocol):
             raise Reset(id, Code.PROTOCOL)
         if call is None:
             return
-        if call.window + more > MOST:
-            raise Reset(id, Code.FLOW)
-        call.window += more
-        if call.out:
+        self._outflow.widen_call(call.out, more)
+        if call.out.parts:
             self._push(call)
 
     def _ping(self, id: int, flags: int, payload: bytes) -> None:
@@ -667,28 +628,21 @@ class Connection(asyncio.Protocol):
             return
         if len(payload) % 6:
             raise Broken(Code.SIZE, "settings of a size that cannot be")
-        window = self._call_window
+        window = self._outflow.call_window
         for name, value in struct.iter_unpack(">HI", payload):
             if name == CALL_WINDOW:
                 if value > MOST:
                     raise Broken(Code.FLOW, "a window that cannot be")
                 window = value
             elif name == FRAME_BYTES:
-                if not 16384 <= value < 1 << 24:
-                    raise Broken(Code.PROTOCOL, "a size of frames that cannot be")
-                self._max_frame = min(value, _MAX_FRAME_SENT)
+                self._outflow.resize_frames(value)
             elif name == PUSH and value > 1:
                 raise Broken(Code.PROTOCOL, "a push that is neither on nor off")
         self._write(frame(SETTINGS, ACK, 0))
-        if change := window - self._call_window:
+        if window != self._outflow.call_window:
             self._charge(1 + len(self._calls) // 8)
-            self._call_window = window
-            for call in list(self._calls.values()):
-                call.window += change
-                if call.window > MOST:
-                    raise Broken(Code.FLOW, "a window that cannot be")
-                if call.out:
-                    self._push(call)
+            for waiting in self._outflow.resize_calls(window, [call.out for call in self._calls.values()]):
+                self._push(self._calls[waiting.id])
 
     def _reset_by_client(self, id: int, payload: bytes) -> None:
         if len(payload) != 4:
@@ -716,16 +670,13 @@ class Connection(asyncio.Protocol):
         told = call.finished
         call.finished = True
         self._hold(call, -call.held)
-        self._taken(call, call.queued)
-        call.out.clear()
         self._forget(call)
         if not told:
             self._app.gone(call, CLIENT_GONE, "")
 
     def _forget(self, call: Call) -> None:
         self._late.pop(call.id, None)
-        self._untaken.pop(call.id, None)
-        self._starved.pop(call.id, None)
+        self._outflow.drop(call.out)
         call.on_room = None  # it knows the call
         if self._calls.pop(call.id, None) is not None and not self._calls:
             self._leave_if_done()
@@ -790,8 +741,8 @@ class Connection(asyncio.Protocol):
         self.heard = now
         if self._block is not None:
             due = self._block[3] + limits.head_seconds
-        elif self._late or self._untaken:
-            due = min(next(iter(waits.values()), FOREVER) for waits in (self._late, self._untaken))
+        elif self._late or self._outflow.untaken:
+            due = min(next(iter(waits.values()), FOREVER) for waits in (self._late, self._outflow.untaken))
             due += limits.body_seconds
         elif not self._settled or (self.crowded and not self._calls):
             due = self._born + limits.head_seconds
@@ -820,7 +771,7 @@ class Connection(asyncio.Protocol):
                 self._write(frame(PING, 0, 0, bytes(8)))
             elif self._pinged + limits.idle_seconds <= now:
                 self._transport.abort()
-        for id in _since(self._untaken, now - limits.body_seconds):
+        for id in _since(self._outflow.untaken, now - limits.body_seconds):
             self._refuse(id, Code.CANCEL)
         words = f"the message and its end did not come within {limits.body_seconds:g} seconds"
         for id in _since(self._late, now - limits.body_seconds):

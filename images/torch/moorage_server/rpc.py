@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from . import __version__, http2, protobuf, protocol
+from .decoupled import Text
 from .edge import GOING, LOADING, UNKNOWN, Edge
 from .engine import QueueFull, Result
 from .http2 import Call
@@ -70,7 +71,7 @@ class State:
 class Inference:
     """One message of a call that asks for it, until it is answered."""
 
-    __slots__ = ("asked", "began", "call", "cancel", "ended", "entry", "id", "late", "replies", "text")
+    __slots__ = ("asked", "began", "call", "cancel", "ended", "entry", "id", "late", "on_room", "replies")
 
     def __init__(self, call: Call, began: float) -> None:
         self.call, self.began = call, began
@@ -85,56 +86,8 @@ class Inference:
         """For its turn."""
         self.ended = False
         """There will be no more of them."""
-        self.text: Text | None = None
-        """Where it asks for one, which is answered piece by piece."""
-
-
-class Text:
-    """A text on its way to a call that streams: every piece an answer, and behind the last an empty one that says so,
-    where that was asked for. https://github.com/triton-inference-server/server/blob/main/docs/user_guide/decoupled_models.md
-    """
-
-    FINAL = "triton_final_response"
-    ASKS_FOR_FINAL = "triton_enable_empty_final_response"
-
-    def __init__(self, one: Inference, entry: Entry, parameters: dict[str, Any]) -> None:
-        self._one, self._entry = one, entry
-        self._final = bool(parameters.pop(self.ASKS_FOR_FINAL, False))
-        self.parameters = parameters
-        self.taken: Callable[[], None] = lambda: None
-        self.behind = 0
-        """Pieces that were made and not taken."""
-        self._begun = False
-
-    def piece(self, text: str) -> bytes:
-        self._entry.metrics.piece(self._one.began, first=not self._begun)
-        self._begun = True
-        self.behind += 1
-        response = self._response(False)
-        response.outputs.add(name="text_output", datatype="BYTES", shape=[1])
-        content = text.encode()
-        response.raw_output_contents.append(len(content).to_bytes(4, "little") + content)
-        return self._packed(response)
-
-    def last(self) -> bytes | None:
-        return self._packed(self._response(True)) if self._final else None
-
-    def has_room(self) -> None:
-        behind, self.behind = self.behind, 0
-        for _ in range(behind):
-            self.taken()
-
-    def _response(self, final: bool) -> Any:
-        source = self._entry.source
-        response = CLASSES["ModelInferResponse"](model_name=source.name, model_version=source.version, id=self._one.id)
-        if self._final:
-            response.parameters[self.FINAL].bool_param = final
-        return response
-
-    @staticmethod
-    def _packed(response: Any) -> bytes:
-        packed: bytes = CLASSES["ModelStreamInferResponse"](infer_response=response).SerializeToString()
-        return packed
+        self.on_room: Callable[[], None] | None = None
+        """Of a text, which is answered piece by piece: called when it is its turn and its client has taken all."""
 
 
 class Rpc:
@@ -277,39 +230,38 @@ class Rpc:
             raise QueueFull
         asked = one.asked = protobuf.parse_request(request, entry.signature)
         if streams_text:
-            self._begin_text(one, entry, asked, protobuf.parameters(request.parameters))
+            self._begin_text(one, entry, Text(entry, asked, protobuf.parameters(request.parameters), one.began))
             return
         ran = partial(self._ran, one, entry.signature)
         one.cancel = self._edge.submit(entry, engine, asked, ran, one.began, late=one.late, within=_left(one.call))
 
-    def _begin_text(
-        self, one: Inference, entry: Entry, asked: protocol.InferRequest, parameters: dict[str, Any]
-    ) -> None:
-        assert entry.generations is not None
-        if asked.rows != 1:
-            raise protocol.BadRequest(f"text_input has {asked.rows} texts; a stream takes one in each message")
-        text = one.text = Text(one, entry, parameters)
-        content = asked.inputs[0].reshape(-1)[0].decode(errors="replace")
+    def _begin_text(self, one: Inference, entry: Entry, text: Text) -> None:
+        call, generations = one.call, entry.generations
+        assert generations is not None
         entry.used = max(entry.used, one.began)
 
-        def piece(more: str) -> None:
-            one.replies.append(text.piece(more))
-            self._flush(one.call)
+        def piece(more: str) -> bool:
+            reply = text.piece(more)
+            if one is not call.state.order[0]:
+                one.replies.append(reply)
+                return False
+            call.send(reply, last=False)
+            return not call.behind
 
         def end(failed: Exception | None) -> None:
             if failed is not None:
-                self._fail(one.call, one, failed)
+                self._fail(call, one, failed)
             else:
                 self._reply(one, text.last(), 200, "")
 
-        running = entry.generations.submit(content, text.parameters, piece, end)
-        one.cancel, text.taken = partial(entry.generations.cancel, running), partial(entry.generations.taken, running)
-        one.call.on_room = partial(self._has_room, one.call)
+        running = generations.submit(text.input, text.parameters, piece, end)
+        one.cancel, one.on_room = partial(generations.cancel, running), partial(generations.has_room, running)
+        call.on_room = partial(self._has_room, call)
 
     def _has_room(self, call: Call) -> None:
-        """Its client has taken all."""
-        if call.state.order and (text := call.state.order[0].text) is not None and not call.state.order[0].replies:
-            text.has_room()
+        order = call.state.order
+        if not call.behind and order and (told := order[0].on_room) is not None:
+            told()
 
     def _resume(self, one: Inference, request: Any, failed: Exception | None) -> None:
         """Its model is there, or will not be."""
@@ -370,8 +322,7 @@ class Rpc:
                 settled = first.ended and not first.replies
                 call.send(reply, last=settled)
             if not first.ended:
-                if not call.behind:
-                    self._has_room(call)
+                self._has_room(call)
                 return
             if not settled:
                 call.settle()
@@ -382,7 +333,7 @@ class Rpc:
     def _end(self, one: Inference, status: int, said: str) -> None:
         now = time.perf_counter()
         rows = one.asked.rows if one.asked is not None else None
-        one.cancel = one.asked = one.text = None
+        one.cancel = one.asked = one.on_room = None
         self._edge.end(one.entry, one.began, status, now)
         self._log(one.call, status, one.began, now, rows, said)
 

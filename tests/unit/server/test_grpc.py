@@ -19,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 from moorage_server import protobuf
 
 from .conftest import FEATURES, Server, Start, fp32
+from .test_handler import WRITER, folder
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -309,6 +310,49 @@ def test_while_it_loads_and_when_it_goes(start_server: Start, classifier: Path) 
             thread.join(30)
         assert not failed, failed
     assert server.process.wait(30) == 0
+
+
+def text_request(text: str, count: int, seconds: float) -> Any:
+    made = service_pb2.ModelInferRequest(model_name="digits")
+    made.inputs.add(name="text_input", datatype="BYTES", shape=[1]).contents.bytes_contents.append(text.encode())
+    made.parameters["count"].int64_param, made.parameters["seconds"].double_param = count, seconds
+    return made
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["that ends in time", "that does not"])
+@pytest.mark.parametrize("open_end", [True, False], ids=["more may be asked", "nothing else is asked"])
+def test_a_text_under_way_when_the_server_goes(
+    whole: bool, open_end: bool, start_server: Start, tmp_path: Path
+) -> None:
+    """It is ended before the server is, or told why it is not; whether or not its client holds the call open."""
+    count, done = 20 if whole else 10_000, threading.Event()
+    env = {"MOORAGE_MODEL_FORMAT": "Python", "MOORAGE_DRAIN_TIMEOUT_SECONDS": "20" if whole else "2"}
+    server = start_server(folder(tmp_path, WRITER), **env)
+
+    def asked() -> Iterator[Any]:
+        yield text_request("a", count, 0.1)
+        if open_end:
+            done.wait(60)
+
+    with grpc.insecure_channel(address(server)) as channel:
+        answers = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(asked(), timeout=60)
+        first = next(answers)
+        begin = time.monotonic()
+        server.process.terminate()
+        got, code = [first], None
+        try:
+            got.extend(answers)
+        except grpc.RpcError as error:
+            code = error.code()
+        done.set()
+    assert server.process.wait(30) == 0
+    assert time.monotonic() - begin < (15 if whole else 5)
+    # A call that is open has no end of its own: the server says that it goes.
+    assert code is (grpc.StatusCode.UNAVAILABLE if open_end else None)
+    errors = [one.error_message for one in got if one.error_message]
+    texts = [one.infer_response.raw_output_contents[0][4:].decode() for one in got if not one.error_message]
+    assert texts == [f"a{i} " for i in range(len(texts))]
+    assert (len(texts), errors) == (20, []) if whole else errors == ["the server is going away; ask another replica"]
 
 
 def test_http1_on_the_same_port_is_undisturbed(server: Server) -> None:

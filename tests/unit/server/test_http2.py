@@ -18,7 +18,8 @@ from cluster.progress import Progress
 
 from .conftest import FEATURES, Server, Start
 from .test_bad_requests import FUZZ_SEED, GROWTH_MIB, answers_well, memory_mib
-from .test_grpc import request
+from .test_grpc import request, text_request
+from .test_handler import WRITER, folder
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RESET, SETTINGS, PUSH, PING, GO_AWAY, WINDOW, CONTINUATION = range(10)
@@ -158,8 +159,7 @@ def test_a_large_answer_is_taken_in_small_steps(start_server: Start, classifier:
     content, window = message(wanted.SerializeToString()), 1 << 20
     client.write(frame(HEADERS, END_HEADERS, 1, client.head(INFER)))
     parts = [content[at : at + 16_000] for at in range(0, len(content), 16_000)]
-    got, frames = 0, client.frames()
-    client.socket.settimeout(60)
+    got, frames = 0, client.frames(60)
     for part in parts:
         while window < len(part):
             kind, _, stream, payload = next(frames)
@@ -354,6 +354,52 @@ def test_a_connection_is_renewed_without_losing_a_call(server: Server) -> None:
         time.sleep(0.05)
     assert farewells == [(2**31 - 1, 0), (stream - 2, 0)] or farewells == [(2**31 - 1, 0), (stream - 4, 0)]
     assert answered == (farewells[1][0] + 1) // 2 and client.ended
+
+
+def test_texts_that_nobody_takes_are_not_made(start_server: Start, tmp_path: Path) -> None:
+    """Of two on one call: neither of the one whose turn it is nor of the one that waits for its own."""
+    server = start_server(folder(tmp_path, WRITER), MOORAGE_MODEL_FORMAT="Python")
+    client = Client(server, settings=struct.pack(">HI", 4, 0))
+    asked = b"".join(message(text_request(name * 1000, 200, 0).SerializeToString()) for name in "ab")
+    client.write(frame(HEADERS, END_HEADERS, 1, client.head(STREAM)) + frame(DATA, END_STREAM, 1, asked))
+    name, deadline = 'moorage_server_generated_tokens_total{model="digits",version="1"}', time.monotonic() + 10
+    while server.metrics().get(name, 0) < 32:  # sixteen of each
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.3)
+    assert server.metrics()[name] == 32
+    client.write(b"".join(frame(WINDOW, 0, of, (1 << 20).to_bytes(4, "big")) for of in (0, 1)))
+    got = b"".join(payload for kind, _, _, payload in until_end(client, 1) if kind == DATA)
+    at = [got.index(f"{name * 1000}{i} ".encode()) for name in "ab" for i in range(200)]
+    assert at == sorted(at)
+    assert server.metrics()[name] == 400
+    server.process.kill()
+
+
+def test_a_text_goes_on_to_its_end_while_its_connection_is_renewed(start_server: Start, tmp_path: Path) -> None:
+    client = Client(start_server(folder(tmp_path, WRITER), MOORAGE_MODEL_FORMAT="Python"))
+    client.write(client.call(1, STREAM, text_request("a", 35, 0.2).SerializeToString()))
+    farewells, refused, before, pieces = [], [], 0, 0
+    for kind, flags, stream, payload in client.frames():
+        if kind == PING and not flags & ACK:
+            client.write(frame(PING, ACK, 0, payload))
+        elif kind == GO_AWAY:
+            farewells.append(struct.unpack(">II", payload))
+            before = pieces
+            if len(farewells) == 2:
+                client.write(client.call(3, HEALTH, b""))
+        elif kind == RESET:
+            refused.append(stream)
+        elif kind == DATA:
+            assert f"a{pieces} ".encode() in payload
+            pieces += 1
+        elif kind == HEADERS and flags & END_STREAM:
+            assert dict(client.decoder.decode(payload))["grpc-status"] == "0"
+        elif kind == HEADERS:
+            client.decoder.decode(payload)
+    assert (farewells, refused) == ([(2**31 - 1, 0), (1, 0)], [3])
+    assert 0 < before < pieces == 35
+    assert client.ended
 
 
 def test_a_drain_waits_for_an_upload_and_for_no_idle_stream(start_server: Start, classifier: Path) -> None:
