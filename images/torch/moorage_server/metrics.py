@@ -158,6 +158,7 @@ class Metrics:
             [*_MODEL, "format", "sha256", "device", "weights"],
             registry=registry,
         )
+        self._gpus = False
         registry.register(_Live(self))
         ProcessCollector(registry=registry)
 
@@ -176,6 +177,11 @@ class Metrics:
         self._info.labels(**labels, **info).set(1)
         for rows, seconds in batch_seconds.items():
             self._speed.labels(**labels, rows=str(rows)).set(round(rows / seconds, 1))
+        if info["device"] == "cuda" and not self._gpus:
+            from . import gpu  # and its library, of which only a server with a GPU has need
+
+            self._gpus = True
+            gpu.register(self._registry)
 
     def failed(self, model: ModelMetrics, reason: str) -> None:
         self._loads.labels(**model.labels, result="failure").inc()
