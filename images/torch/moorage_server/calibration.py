@@ -1,10 +1,12 @@
-"""How large a batch should be: the model's speed at each size that may come, measured once before it serves.
+"""How large a batch should be: the model's speed at each size that may come, measured before it serves and while it
+does.
 
 Larger is not always faster. On a processor activations outgrow the caches; the same rows in smaller batches then take
-less time, and each request waits for fewer others.
+less time, and each request waits for fewer others. What was measured before may have been a bad moment of the machine.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -13,14 +15,66 @@ SECONDS = 1.0
 
 _AROUND = 1e-4  # seconds that a batch costs around its forward pass: queue, thread, putting together and taking apart
 _AS_FAST = 0.95
+_TRIAL = 32  # of so many batches one is of another size
+_RUNS = 5  # of a size before anything is made of them
+_KEPT = 16
+
+
+class BatchSize:
+    """How many rows go through the model together: the smallest size that is about as fast as its neighbours.
+
+    Under load a batch is now and then of the next larger or smaller size, and where that is better, it stays.
+    """
+
+    def __init__(self, low: int, high: int, seconds: Mapping[int, float]) -> None:
+        """`seconds`: what was measured before, of a batch by its rows."""
+        self._sizes = sizes(low, high)
+        self._at = self._trial = self._sizes.index(best(seconds, high))
+        self._runs: list[deque[float]] = [deque(maxlen=_KEPT) for _ in self._sizes]  # seconds of a row
+        self._count = 0
+
+    @property
+    def now(self) -> int:
+        return self._sizes[self._at]
+
+    def next(self, waiting: int) -> int:
+        """Rows that the next batch may have, of those that wait."""
+        self._trial = self._at
+        self._count += 1
+        if self._count % _TRIAL == 0:
+            other = self._at + (1 if self._count % (2 * _TRIAL) else -1)
+            if 0 <= other < len(self._sizes) and self._sizes[other] <= waiting:
+                self._trial = other
+        return self._sizes[self._trial]
+
+    def ran(self, rows: int, seconds: float) -> None:
+        """The batch that `next` was asked for."""
+        size = self._sizes[self._trial]
+        if not _AS_FAST * size <= rows <= size:  # it was not full
+            return
+        tried, mine = self._runs[self._trial], self._runs[self._at]
+        tried.append((seconds + _AROUND) / rows)
+        if self._trial == self._at or len(tried) < _RUNS or len(mine) < _RUNS:
+            return
+        # The best of each: what a machine does besides makes runs longer and never shorter.
+        larger = self._trial > self._at
+        if min(tried) < min(mine) * _AS_FAST if larger else min(tried) * _AS_FAST <= min(mine):
+            self._at = self._trial
+            tried.clear()
+            mine.clear()
+
+
+def sizes(low: int, high: int) -> list[int]:
+    """Powers of two between the bounds, and the bounds themselves."""
+    return sorted({low, high, *(1 << power for power in range(high.bit_length()) if low < 1 << power < high)})
 
 
 def measure(
     run: Callable[[int], object], low: int, high: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[int, float]:
-    """Seconds of a forward pass by its rows, for powers of two between the bounds and the bounds themselves."""
+    """Seconds of a forward pass by its rows."""
     begin, seconds = clock(), {}
-    for rows in sorted({low, high, *(1 << power for power in range(high.bit_length()) if low < 1 << power < high)}):
+    for rows in sizes(low, high):
         if clock() - begin > SECONDS:
             break
         seconds[rows] = shortest(partial(run, rows), clock)

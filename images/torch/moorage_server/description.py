@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from .failures import StartupError
-from .signature import ARRAYS, Dim, Signature, TensorSpec
+from .signature import ARRAYS, BYTES, Dim, Signature, TensorSpec
 
 FILE = "moorage.yaml"
 
@@ -117,7 +118,22 @@ def _tensor(entry: Any, where: str) -> TensorSpec:
     if not isinstance(shape, list) or not all(type(size) is int and (size > 0 or size == -1) for size in shape):
         raise _mismatch(f"{where}.shape must be a list of positive sizes, -1 for a dynamic one")
     # Batch first: the leading -1 is the same dimension in every tensor. Others are nobody's business but their own.
-    return TensorSpec(name, datatype, tuple(Dim(s, "batch" if s < 0 and i == 0 else "") for i, s in enumerate(shape)))
+    dims = tuple(Dim(s, "batch" if s < 0 and i == 0 else "") for i, s in enumerate(shape))
+    return TensorSpec(name, datatype, dims, _padding(entry, where))
+
+
+def _padding(entry: dict[str, Any], where: str) -> float | None:
+    padding: float | None = entry.get("padding")
+    if padding is None:
+        return None
+    if type(padding) not in (int, float) or not where.startswith("inputs") or entry["datatype"] in (BYTES, "BOOL"):
+        raise _mismatch(f"{where}.padding is {padding!r}; it must be a number, of an input of numbers")
+    if -1 not in entry["shape"][1:] or entry["shape"][:1] != [-1]:
+        raise _mismatch(f"{where} has padding, and its shape has no free size behind a free first one")
+    kind = ARRAYS[entry["datatype"]]
+    if kind.kind in "iu" and (type(padding) is float or not np.iinfo(kind).min <= padding <= np.iinfo(kind).max):
+        raise _mismatch(f"{where}.padding is {padding!r}, which is no {entry['datatype']}")
+    return padding
 
 
 def _other_names(kind: str, described: list[str], program: list[str]) -> StartupError:

@@ -10,16 +10,19 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
 
 from moorage_store.termination import one_line
 
+from .calibration import BatchSize
 from .failures import Lost, ModelCrashed
+from .padding import Padding
 from .signature import Array, Signature
 
 INLINE_SECONDS = 0.002
@@ -67,7 +70,7 @@ class Job:
     """By the loop's clock: until then it may wait for others to go with."""
     done: Callable[[Result], None]
     shapes: tuple[tuple[int, ...], ...]
-    """Of a row of each input, where they may differ: then requests cannot be one array."""
+    """Of a row of each input, where they may differ: those with others cannot go along."""
     priority: int
     expiry: asyncio.TimerHandle | None = None
 
@@ -79,21 +82,25 @@ class Engine:
         thread: Executor,
         *,
         max_batch_size: int = 64,
+        batch_seconds: Mapping[int, float] = MappingProxyType({}),
         max_queue_size: int = 1024,
         max_delay: float = 0.0,
         observe_batch: Callable[[int], None] = lambda rows: None,
         observe_run: Callable[[list[float], float], None] = lambda waited, seconds: None,
         on_break: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
-        """`observe_batch` hears of the rows of each forward pass, in the thread that runs it; `observe_run` hears on
-        the loop for how long each request of a batch had waited, and how long the model took; `on_break` of an error
-        that leaves the model unusable."""
+        """`batch_seconds`: what a batch takes by its rows, as far as was measured. `observe_batch` hears of the rows of
+        each forward pass, in the thread that runs it; `observe_run` hears on the loop for how long each request of a
+        batch had waited, and how long the model took; `on_break` of an error that leaves the model unusable."""
         self._model = model
         self._thread = thread
         self._inline = model.inline
         self._batches = model.signature.batch is not None
-        self._least_rows, self._max_rows = model.signature.batch_sizes(max_batch_size)
-        self._shapes_differ = any(dim.dynamic for spec in model.signature.inputs for dim in spec.dims[1:])
+        self._least_rows, most_rows = model.signature.batch_sizes(max_batch_size)
+        self._size_of_batch = BatchSize(self._least_rows, most_rows, batch_seconds)
+        self._max_rows = self._size_of_batch.now
+        shapes_differ = any(dim.dynamic for spec in model.signature.inputs for dim in spec.dims[1:])
+        self._padding = Padding(model.signature) if shapes_differ else None
         self._max_queue_size = max_queue_size
         self._max_delay = max_delay
         self._observe_batch, self._observe_run, self._on_break = observe_batch, observe_run, on_break
@@ -106,6 +113,11 @@ class Engine:
         # The means of late, of a batch: from them it is told how long the next one will take.
         self._seconds, self._size = 1.0, 1.0  # size: numbers in its inputs
         self._began = self._took = 0.0  # of the last batch
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch at most, as of now."""
+        return self._size_of_batch.now
 
     @property
     def queue_size(self) -> int:
@@ -142,7 +154,7 @@ class Engine:
             raise Stopped
         if self.full:
             raise QueueFull
-        shapes = tuple([array.shape[1:] for array in inputs]) if self._shapes_differ else ()
+        shapes = self._padding.key(inputs) if self._padding else ()
         now = self._loop.time()
         job = Job(inputs, rows, time.perf_counter(), now + min(self._max_delay, timeout / 2), done, shapes, priority)
         if timeout < math.inf:
@@ -205,7 +217,10 @@ class Engine:
 
     def _batch(self) -> None:
         self._soon, self._timer = False, None
-        if self._running or not (batch := self._take()):
+        if self._running:
+            return
+        self._max_rows = self._size_of_batch.next(self._waiting_rows)
+        if not (batch := self._take()):
             return
         size = sum(array.size for job in batch for array in job.inputs)
         try:
@@ -253,6 +268,8 @@ class Engine:
         self._began = time.perf_counter()
         results = self._run(batch)
         self._took = time.perf_counter() - self._began
+        if self._padding is None:
+            self._size_of_batch.ran(sum(job.rows for job in batch), self._took)
         self._seconds += _WEIGHT * (self._took - self._seconds)
         self._size += _WEIGHT * (size - self._size)
         return results
@@ -286,9 +303,9 @@ class Engine:
             if len(batch) == 1:
                 return [self._forward(batch[0].inputs, batch[0].rows)]
             rows = sum(job.rows for job in batch)
-            outputs = self._forward(
-                [np.concatenate(parts) for parts in zip(*(j.inputs for j in batch), strict=True)], rows
-            )
+            inputs = [job.inputs for job in batch]
+            put = self._padding.together if self._padding else _concatenated
+            outputs = self._forward(put(inputs), rows)
         except Lost:
             raise
         except Exception as error:
@@ -296,7 +313,10 @@ class Engine:
                 return [result for job in batch for result in self._run([job])]
             return [error if isinstance(error, ModelFailed) else ModelFailed(one_line(error))]
         ends = itertools.accumulate([job.rows for job in batch])
-        return [[array[end - job.rows : end] for array in outputs] for job, end in zip(batch, ends, strict=True)]
+        results = [[array[end - job.rows : end] for array in outputs] for job, end in zip(batch, ends, strict=True)]
+        if self._padding is None:
+            return list(results)
+        return [self._padding.cut(result, job.inputs) for job, result in zip(batch, results, strict=True)]
 
     def _forward(self, inputs: list[Array], rows: int) -> list[Array]:
         if not self._batches:
@@ -313,6 +333,10 @@ class Engine:
         if any(array.shape[:1] != (rows,) for array in outputs):
             raise ValueError(f"the model gave {[array.shape for array in outputs]} for {rows} rows")
         return outputs
+
+
+def _concatenated(requests: Sequence[Sequence[Array]]) -> list[Array]:
+    return [np.concatenate(parts) for parts in zip(*requests, strict=True)]
 
 
 def _own(inputs: list[Array]) -> list[Array]:

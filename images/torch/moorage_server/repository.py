@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from . import calibration, handler
+from . import handler
 from .engine import Engine, ModelFailed, QueueFull, Runnable, Stopped
 from .failures import ModelCrashed, StartupError
 from .generations import Generations
@@ -299,12 +299,11 @@ class Repository:
                 most_waiting=settings.max_queue_size,
                 on_break=partial(self._lost, entry, model),
             )
-        _, largest = model.signature.batch_sizes(settings.max_batch_size)
-        batch_size = calibration.best(model.batch_seconds, largest)
         entry.engine = entry.held = Engine(
             model,
             self._thread,
-            max_batch_size=batch_size,
+            max_batch_size=settings.max_batch_size,
+            batch_seconds=model.batch_seconds,
             max_queue_size=settings.max_queue_size,
             max_delay=settings.max_queue_delay_microseconds / 1e6,
             observe_batch=self._metrics.batch_size.observe,
@@ -321,7 +320,7 @@ class Repository:
         self._metrics.loaded(entry.metrics, entry.bytes, info, model.batch_seconds)
         signature = {kind: [str(t) for t in getattr(model.signature, kind)] for kind in ("inputs", "outputs")}
         took = {"load_seconds": round(seconds, 3), "warm_up_seconds": round(model.warm_up_seconds, 3)}
-        batches = {"batches": True, "batch_size": batch_size} if model.signature.batch else {"batches": False}
+        batches = {"batches": model.signature.batch is not None, "batch_size": entry.engine.batch_size}
         self._log.info("loaded", model=source.name, **took, device=model.device, **batches, **signature)
 
     async def _let_go(self, entry: Entry) -> None:
@@ -398,7 +397,7 @@ class Repository:
     async def _look(self, entry: Entry) -> None:
         """At its file, which may be another than before; nobody has to leave for one that cannot come. Raises
         StartupError."""
-        size = await self._in_loader(partial(_size, entry.source))
+        size = await self._in_loader(lambda: _library(entry.source).look(entry.source))
         if size != entry.file_bytes:
             entry.file_bytes = entry.bytes = size
             entry.batch_seconds = {}
@@ -432,9 +431,8 @@ class Repository:
         """In the loader's thread."""
         if not self.several:
             return
-        if any(entry.source.format != PYTHON for entry in self.entries.values()):
-            from . import load  # noqa: F401
-
+        for entry in self.entries.values():
+            _library(entry.source)
         # What torch is made of stays; what belongs to a model goes with it.
         _settle()
 
@@ -456,14 +454,23 @@ class Repository:
 
 def _loader(settings: Settings) -> Load:
     def loader(source: Source, known: Mapping[int, float]) -> Loaded:
-        if source.format == PYTHON:
-            return handler.load(source, settings.device, settings.max_batch_size, known)
-        # Here and not above: torch takes a second or two to import, and probes are answered meanwhile.
-        from .load import load
-
-        return load(source, settings.device, settings.max_batch_size, known)
+        library: Any = _library(source)
+        return library.load(source, settings.device, settings.max_batch_size, known)  # type: ignore[no-any-return]
 
     return loader
+
+
+def _library(source: Source) -> Any:
+    """What loads it. Here and not above: torch takes a second or two to import, and probes are answered meanwhile."""
+    if source.format == PYTHON:
+        return handler
+    if source.format == "ONNX":
+        from . import onnx
+
+        return onnx
+    from . import load
+
+    return load
 
 
 def _settle() -> None:
@@ -471,15 +478,6 @@ def _settle() -> None:
     gc.freeze()
     give_back()
     gc.set_threshold(20_000, 20, 20)
-
-
-def _size(source: Source) -> int:
-    """Of its file, in bytes. Raises StartupError where it is missing or not what it is said to be."""
-    if source.format == PYTHON:
-        return handler.look(source)
-    from .load import look
-
-    return look(source)
 
 
 def _in_words(entry: Entry) -> NotLoaded:

@@ -51,6 +51,8 @@ class TensorSpec:
     name: str
     datatype: str
     dims: tuple[Dim, ...]
+    padding: float | None = None
+    """Of an input: with what rows of different sizes may be filled up to go together; None: they may not."""
 
     @property
     def shape(self) -> list[int]:

@@ -46,6 +46,51 @@ def test_a_slow_model_does_not_wait_for_all_sizes() -> None:
     assert calibration.best({}, 64) == 64
 
 
+def served(size: calibration.BatchSize, seconds, waiting: int, batches: int) -> list[int]:  # type: ignore[no-untyped-def]
+    """The sizes of so many batches."""
+    taken = []
+    for _ in range(batches):
+        taken.append(min(size.next(waiting), waiting))
+        size.ran(taken[-1], seconds(taken[-1]))
+    return taken
+
+
+def test_a_bad_moment_before_it_served_is_forgotten_under_load() -> None:
+    size = calibration.BatchSize(1, 64, {rows: rows * 1e-2 for rows in calibration.sizes(1, 64)})
+    assert size.now == 1
+    served(size, lambda rows: 1e-4 + rows * 1e-6, 64, 3000)
+    assert size.now == 64
+
+
+def test_it_finds_where_larger_is_no_faster() -> None:
+    def slow_beyond(rows: int) -> float:
+        return 1e-3 + rows * (1e-3 if rows <= 16 else 2e-3)
+
+    size = calibration.BatchSize(1, 64, {})
+    assert size.now == 64
+    taken = served(size, slow_beyond, 200, 4000)
+    assert size.now == 16
+    assert set(taken[-1000:]) == {8, 16, 32}
+    assert taken[-1000:].count(16) > 960, "trials are rare"
+
+
+def test_what_was_slow_once_does_not_count() -> None:
+    size, slow = calibration.BatchSize(1, 64, {}), iter(range(100_000))
+    served(size, lambda rows: (1e-4 + rows * 1e-5) * (10 if next(slow) % 3 else 1), 64, 5000)
+    assert size.now == 64
+
+
+def test_no_larger_batch_is_tried_than_waits() -> None:
+    size = calibration.BatchSize(1, 64, {rows: rows * 1e-2 for rows in calibration.sizes(1, 64)})
+    assert max(served(size, lambda rows: 1e-4, 3, 3000)) == 2
+
+
+def test_batches_that_are_not_full_teach_nothing() -> None:
+    size = calibration.BatchSize(1, 64, {})
+    served(size, lambda rows: rows * 1e-3, 10, 3000)
+    assert size.now == 64
+
+
 def test_the_allocator_is_told_and_does_not_mind_being_told_again() -> None:
     keep_freed()
     keep_freed()
