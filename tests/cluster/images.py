@@ -28,7 +28,7 @@ from moorage import __version__
 REGISTRY = "ghcr.io/moorage"
 BASE = "docker.io/library/python:3.11-slim-bookworm"
 PYTHON = "cp311"  # the base image's; only wheels for it are of use
-EXTRAS = ("server", "trainer")  # what the torch image is made of
+EXTRAS = ("server", "onnx", "trainer")  # what the torch image is made of
 PACKAGES = ("moorage_server", "moorage_trainer", "moorage_store")
 
 # Free space a build of torch needs for layers, registry and two nodes, generously.

@@ -82,8 +82,8 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         'Unsupported value: "GPU": supported values: "Auto", "CPU", "CUDA"',
     ),
     "unknown format": (
-        model(format="ONNX"),
-        'supported values: "TorchExport", "TorchScript", "Python", "TritonRepository"',
+        model(format="Keras"),
+        'supported values: "TorchExport", "TorchScript", "AOTInductor", "ONNX", "Python", "TritonRepository"',
     ),
     "unknown task": (recipe(task="Clustering"), 'supported values: "Classification", "Regression"'),
     "negative replicas": (model_deployment(replicas=-1), "should be greater than or equal to 0"),
@@ -139,13 +139,17 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     "sha256": (model(sha256="abc"), "write the 64 lower-case hexadecimal digits of sha256sum"),
     "Python on Triton": (
         model_deployment(model={**URI, "format": "Python"}, runtime={"triton": {}}),
-        "format Python needs runtime.torch",
+        "formats AOTInductor, ONNX, Python need runtime.torch",
+    ),
+    "ONNX on Triton": (
+        model_deployment(model={**URI, "format": "ONNX"}, runtime={"triton": {}}),
+        "Triton has backends of its own for them, in a TritonRepository",
     ),
     "Python by a recipe": (
         training_job(output={"uri": "pvc://models/1", "format": "Python"}),
-        "a recipe exports TorchExport or TorchScript: Python is what a script may leave",
+        "a recipe exports TorchExport or TorchScript: the other formats are what a script may leave",
     ),
-    "torch repository": (model(format="TritonRepository"), "use runtime.triton for a TritonRepository"),
+    "torch repository": (model(format="TritonRepository"), "a TritonRepository is served by runtime.triton"),
     "a key for what training writes": (
         model_deployment(model={"fromTrainingJobs": {"matchLabels": {"a": "b"}}, "decryptionKeyRef": {"name": "k"}}),
         "leave decryptionKeyRef out beside fromTrainingJobs: what training writes is not encrypted",

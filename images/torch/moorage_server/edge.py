@@ -28,7 +28,10 @@ from .security import Tokens
 from .settings import Settings
 from .signature import Signature
 
-PLATFORMS = {"TorchExport": "pytorch_torchexport", "TorchScript": "pytorch_torchscript", "Python": "python"}
+PLATFORMS = {
+    "TorchExport": "pytorch_torchexport", "TorchScript": "pytorch_torchscript", "AOTInductor": "torch_aoti",
+    "ONNX": "onnxruntime_onnx", "Python": "python",
+}  # fmt: skip
 _EXTENSIONS = ["binary_tensor_data", "schedule_policy"]
 _LAST: tuple[list[str], ...] = ([], ["ready"], ["infer"], ["generate"], ["generate_stream"])
 NO_SUCH_PATH = (
@@ -330,8 +333,8 @@ class Edge:
             one = generations.submit(asked.text, asked.parameters, answer.piece, answer.end)
         except TypeError as error:
             raise protocol.BadRequest(f"the parameters cannot be read: {error}") from None
-        answer.taken = partial(generations.taken, one)
-        answer.cancel = request.state.cancel = partial(generations.cancel, one)
+        request.on_room = partial(generations.has_room, one)
+        request.state.cancel = partial(generations.cancel, one)
 
     # What may not.
 

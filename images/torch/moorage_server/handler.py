@@ -14,7 +14,9 @@ from typing import Any
 
 import structlog
 
+from moorage_store import formats
 from moorage_store.digest import size_of
+from moorage_store.errors import StoreError
 
 from . import calibration, description, pipe
 from .engine import ModelFailed
@@ -158,7 +160,7 @@ class Handler:
 
 def load(source: Source, device: str, max_batch_size: int, known: Mapping[int, float] | None = None) -> Handler:
     """Raises StartupError."""
-    _check(source)
+    _find(source)
     source.check_digest()
     try:
         made = Handler(source, device)
@@ -177,19 +179,15 @@ def load(source: Source, device: str, max_batch_size: int, known: Mapping[int, f
 
 def look(source: Source) -> int:
     """Bytes of its files. Raises StartupError where it is not there."""
-    _check(source)
+    _find(source)
     return size_of(source.path)
 
 
-def _check(source: Source) -> None:
-    path = source.path
-    if path.is_file():
-        raise StartupError("FormatMismatch", f"{path} is a file; a model of format Python is a folder with {FILE}")
-    if not path.is_dir():
-        raise StartupError("ModelNotFound", f"{path} does not exist")
-    if not (path / FILE).is_file():
-        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) or "nothing"
-        raise StartupError("ModelNotFound", f"{path} holds no {FILE}; it holds {found}")
+def _find(source: Source) -> None:
+    try:
+        formats.find(source.path, source.format)
+    except StoreError as error:
+        raise StartupError(error.reason, str(error)) from error
 
 
 def _signature(described: description.Description | None, able: Mapping[str, Any]) -> Signature:

@@ -19,14 +19,13 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from moorage_store import model_check
+from moorage_store import formats, model_check
 from moorage_store.errors import StoreError
-from moorage_store.model_check import FILES
 from moorage_store.termination import one_line
 
-from . import archive, description
+from . import archive, compiled, description
 from .failures import FAILED, DeviceLost, StartupError
-from .model import DATATYPES, Model, datatype_of, leaves, out_of_memory, pick
+from .model import DATATYPES, Model, datatype_of, leaves, order, out_of_memory, pick
 from .program import Function, Program, flat, fused
 from .settings import Source
 from .signature import BYTES, Dim, Signature, TensorSpec
@@ -53,7 +52,7 @@ def load(
 def look(source: Source) -> int:
     """Bytes of its file. Raises StartupError where it is not there, or of another format."""
     with _told(source.path):
-        file = model_check.find(source.path, source.format)
+        file = formats.find(source.path, source.format)
         model_check.check_kind(file, source.format)
         return file.stat().st_size
 
@@ -86,7 +85,7 @@ def _told(path: Path) -> Iterator[None]:
 
 def _load(source: Source, device: str, max_batch_size: int) -> Model:
     path, wanted = source.path, source.format
-    file = model_check.find(path, wanted)
+    file = formats.find(path, wanted)
     source.check_digest()
     model_check.check_kind(file, wanted)
     if not source.sha256:
@@ -99,6 +98,8 @@ def _load(source: Source, device: str, max_batch_size: int) -> Model:
         warnings.simplefilter("ignore")
         if wanted == "TorchExport":
             model = _load_export(file, described, device, max_batch_size)
+        elif wanted == "AOTInductor":
+            model = compiled.load(file, described, device)
         else:
             model = _load_script(file, described, device)
     if described and described.preprocess:
@@ -130,7 +131,7 @@ def _load_export(file: Path, described: description.Description | None, device: 
             description.fit_outputs(described.outputs, own.outputs, named),
         )
     forward = fused(program.flat, signature, max_batch_size) if device == "cpu" else program.flat
-    forward = _in_order(forward, program.gives, own, signature)
+    forward = _in_order(forward, program.gives, signature)
     examples = {spec.name: list(tensor.shape) for spec, tensor in zip(signature.inputs, program.examples, strict=False)}
     weights = program.flat.weights
     return Model(signature, device, forward, examples, program.flat.bytes, datatype_of(weights))
@@ -154,20 +155,15 @@ def _program(file: Path, device: str) -> Program:
     return Program(flat(program), _signature(program), program.call_spec.out_spec, given)
 
 
-def _in_order(forward: Function, spec: Any, own: Signature, wanted: Signature) -> Function:
+def _in_order(forward: Function, spec: Any, wanted: Signature) -> Function:
     """What it gives, in the order in which it is told. `spec`: the tree of its outputs."""
-    place = dict(leaves(pytree.tree_unflatten(range(spec.num_leaves), spec)))
-    names = [output.name for output in own.outputs]
-    # As `description.fit_outputs` has found them: by their names, else by their places.
-    if all(output.name in place for output in wanted.outputs):
-        names = [output.name for output in wanted.outputs]
-    order = [place[name] for name in names]
-    if order == list(range(spec.num_leaves)):
+    places = order([output.name for output in wanted.outputs], spec)
+    if places == list(range(spec.num_leaves)):
         return forward
 
     def ordered(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         given = forward(tensors)
-        return [given[i] for i in order]
+        return [given[place] for place in places]
 
     return ordered
 
@@ -203,7 +199,7 @@ def _load_script(file: Path, described: description.Description | None, device: 
     if described is None:
         raise StartupError(
             "FormatMismatch",
-            f"a TorchScript program does not say what it takes: put a {description.FILE} beside {FILES['TorchScript']} "
+            f"a TorchScript program does not say what it takes: put a {description.FILE} beside {file.name} "
             "with inputs and outputs as lists of {name, datatype, shape}, or export the model with torch.export",
         )
     signature = description.signature_of(described)

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from moorage_store.termination import one_line
 
-from . import calibration
+from . import warming
 from .failures import DeviceLost, StartupError
-from .signature import ARRAYS, Array, Signature, TensorSpec
+from .signature import Array, Signature
 
 if TYPE_CHECKING:
     from .preprocess import Preprocess
@@ -29,10 +30,6 @@ DTYPES = {
 
 
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
-
-
-class OtherOutputs(ValueError):
-    """What the program gives is not what its description says."""
 
 
 @dataclass
@@ -70,47 +67,14 @@ class Model:
             raise DeviceLost(one_line(error)) from error
 
     def warm_up(self, max_batch_size: int, known: Mapping[int, float] | None = None) -> str:
-        """Runs zeros of the smallest and the largest batch, so that no request pays for first times, checks what comes
-        out, and measures the sizes between, unless that is `known`.
-
-        Returns the words of a failure that may be the fault of sizes which had to be guessed; else none.
-        """
+        """As `warming.first_runs`, which see."""
         start = time.perf_counter()
-        low, high = self.signature.batch_sizes(max_batch_size)
-        for count in sorted({low, high}):
-            inputs = self.signature.zeros(count, self.examples)
-            try:
-                outputs = self.run(inputs)
-            except OtherOutputs as error:
-                raise StartupError("FormatMismatch", str(error)) from error
-            except Exception as error:
-                # No guess breaks a device or is too large for it.
-                if isinstance(error, DeviceLost) or out_of_memory(error):
-                    raise
-                shapes = [list(array.shape) for array in inputs]
-                message = f"the model fails on zeros of shape {shapes}: {one_line(error)}"
-                if self._guesses():
-                    return message
-                raise StartupError("LoadFailed", message) from error
-            for spec, array in zip(self.signature.outputs, outputs, strict=True):
-                _check_output(spec, array)
         # On the processor by its own time: on a busy machine batches of more than one row look slow, as their threads
         # wait for one another's turns. Waiting that spins still counts.
         clock = time.thread_time if self.device == "cpu" else time.perf_counter
-        self.batch_seconds = dict(known or calibration.measure(self._try, low, high, clock))
+        doubt, self.batch_seconds = warming.first_runs(self, self.examples, max_batch_size, known, _innocent, clock)
         self.warm_up_seconds = time.perf_counter() - start
-        return ""
-
-    def _try(self, rows: int) -> object:
-        return self.run(self.signature.zeros(rows, self.examples))
-
-    def _guesses(self) -> bool:
-        return any(
-            dim.dynamic
-            for spec in self.signature.inputs
-            if spec.name not in self.examples
-            for dim in spec.dims[1 if self.signature.batch else 0 :]
-        )
+        return doubt
 
 
 def datatype_of(weights: Iterable[Any]) -> str:
@@ -136,15 +100,21 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path or "output", value
 
 
-def pick(names: Sequence[str], result: Any) -> list[torch.Tensor]:
-    """The named ones out of what a program gave. Raises OtherOutputs."""
+def pick(names: Sequence[str], result: Any) -> list[Any]:
+    """The named ones out of what a program gave. Raises StartupError where those are others than the description's."""
     given = dict(leaves(result))
     if given.keys() >= set(names):
         return [given[name] for name in names]
     # A dictionary says which is which; what has no names of its own comes in order.
     if isinstance(result, dict) or len(given) != len(names):
-        raise OtherOutputs(f"moorage.yaml names the outputs {names}, the program has {list(given)}")
+        message = f"moorage.yaml names the outputs {names}, the program has {list(given)}"
+        raise StartupError("FormatMismatch", message)
     return list(given.values())
+
+
+def order(names: Sequence[str], gives: Any) -> list[int]:
+    """Where the named ones stand among the leaves of that tree of outputs. Raises as `pick`."""
+    return pick(names, pytree.tree_unflatten(list(range(gives.num_leaves)), gives))
 
 
 def to_array(tensor: torch.Tensor) -> Array:
@@ -159,8 +129,6 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator: " in str(error)
 
 
-def _check_output(spec: TensorSpec, array: Array) -> None:
-    if not spec.fits(array.shape) or array.dtype != ARRAYS[spec.datatype]:
-        raise StartupError(
-            "FormatMismatch", f"output {spec} is described, the model gives {array.dtype} {list(array.shape)}"
-        )
+def _innocent(error: BaseException) -> bool:
+    """No sizes of inputs break a device, or are to blame for too little memory."""
+    return isinstance(error, DeviceLost) or out_of_memory(error)

@@ -12,11 +12,12 @@ from typing import Any
 import orjson
 
 from moorage_store.digest import sha256_of
+from moorage_store.formats import FILES
 
 from .failures import StartupError
 
 PYTHON = "Python"
-FORMATS = ("TorchExport", "TorchScript", PYTHON)
+FORMATS = tuple(FILES)
 DEVICES = ("Auto", "CPU", "CUDA")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")

@@ -20,10 +20,9 @@ from typing import Any
 
 import torch
 
-from moorage_store.errors import Corrupt, NotFound, StoreError, Unsafe
-from moorage_store.termination import DATA
+from moorage_store.errors import Corrupt, StoreError, Unsafe
+from moorage_store.formats import FormatMismatch, find
 
-FILES = {"TorchExport": "model.pt2", "TorchScript": "model.pt", "Python": "model.py"}
 HOW_TO_EXPORT = (
     "export it where its code is at hand: program = torch.export.export(model.eval(), (example,), "
     "dynamic_shapes=({0: torch.export.Dim('batch')},)); torch.export.save(program, 'model.pt2')"
@@ -62,17 +61,6 @@ _EXPRESSIONS = {
 _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
 
 
-class FormatMismatch(StoreError):
-    reason = "FormatMismatch"
-    code = DATA
-
-
-class NotThere(NotFound):
-    """The folder is there and the model in it is not: no other try will find it."""
-
-    code = DATA
-
-
 def check(path: Path, form: str) -> None:
     """All of this for a model file, or the folder that holds it."""
     file = find(path, form)
@@ -85,20 +73,6 @@ def check(path: Path, form: str) -> None:
         raise Corrupt(f"{file} is damaged or no {form}: {type(error).__name__}: {error}; {HOW_TO_EXPORT}") from error
 
 
-def find(path: Path, wanted: str) -> Path:
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise NotThere(f"{path} does not exist")
-    if (file := path / FILES[wanted]).is_file():
-        return file
-    for other, name in FILES.items():
-        if (path / name).is_file():
-            raise FormatMismatch(f"{path} holds {name}, which is {other}; set the format to {other}")
-    found = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) or "nothing"
-    raise NotThere(f"{path} holds no {FILES[wanted]}; it holds {found}")
-
-
 def check_kind(file: Path, wanted: str) -> None:
     kind = kind_of(file)
     if kind == "pickle":
@@ -108,12 +82,17 @@ def check_kind(file: Path, wanted: str) -> None:
         )
     if kind == "unknown":
         raise FormatMismatch(f"{file.name} is neither a torch.export archive nor TorchScript; {HOW_TO_EXPORT}")
+    if kind == "AOTInductor" != wanted:
+        raise Unsafe(
+            f"{file.name} is a compiled library (AOTInductor), which may do whatever the pod may: if you trust whoever "
+            "compiled it, set the format to AOTInductor"
+        )
     if kind != wanted:
         raise FormatMismatch(f"{file.name} is {kind}, the server was told {wanted}; set the format to {kind}")
 
 
 def kind_of(file: Path) -> str:
-    """`TorchExport`, `TorchScript`, `pickle` or `unknown`: what the file is, whatever its name says."""
+    """`TorchExport`, `TorchScript`, `AOTInductor`, `pickle` or `unknown`: what the file is, whatever its name says."""
     with file.open("rb") as opened:
         start = opened.read(2)
     if not start:
@@ -129,7 +108,7 @@ def kind_of(file: Path) -> str:
             return "unknown"  # a zip file, but not laid out as torch does (any more)
         raise
     if "archive_format" in records:
-        return "TorchExport"
+        return "AOTInductor" if any(name.startswith("data/aotinductor/") for name in records) else "TorchExport"
     if "constants.pkl" in records:
         return "TorchScript"
     return "pickle" if "data.pkl" in records else "unknown"
@@ -150,8 +129,6 @@ def check_export(file: Path) -> None:
     """Refuses an export archive that would do more than compute."""
     reader = torch._C.PyTorchFileReader(str(file))
     records = reader.get_all_records()
-    if any(name.startswith("data/aotinductor/") for name in records):
-        raise _unsafe("it holds a compiled library (AOTInductor), which is not checked before it runs")
     programs = [name for name in records if name.startswith("models/")]
     if programs != ["models/model.json"]:
         raise FormatMismatch(

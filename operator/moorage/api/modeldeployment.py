@@ -20,12 +20,15 @@ from moorage.api.types import (
     SecretKey,
     SecretKeyRef,
     SecretRef,
+    ServerFormat,
     Uri,
     cel,
     rules,
 )
 
-Format = Literal["TorchExport", "TorchScript", "Python", "TritonRepository"]
+Format = Literal[ServerFormat, "TritonRepository"]
+NOT_FOR_TRITON = ["AOTInductor", "ONNX", "Python"]
+"""Unless in a repository of its own kind."""
 
 
 class FromTrainingJobs(Model):
@@ -81,15 +84,16 @@ class ModelSource(Model):
         | None
     ) = None
     """Where the model is: pvc://CLAIM/PATH (mounted read-only, never copied), s3://BUCKET/KEY, or http(s)://HOST/PATH
-    of one file or of a .tar, .tar.gz, .tgz or .zip that is unpacked. A folder with model.pt2 (or model.pt) or that
-    file itself."""
+    of one file or of a .tar, .tar.gz, .tgz or .zip that is unpacked. A folder with model.pt2 (or what else
+    the format calls it) or that file itself."""
     from_training_jobs: FromTrainingJobs | None = None
     """Serve the output of the TrainingJob that matches and succeeded last. When a newer one succeeds, the pods are
     replaced one after the other. When the TrainingJob is deleted, its model stays in service."""
     format: Format | None = None
-    """TorchExport (a torch.export archive), TorchScript, Python (a folder with model.py, whose class Model predicts or
-    generates text; its code runs in the pod, in a process of its own; needs runtime.torch), or TritonRepository (a
-    Triton model repository, served as it is; needs runtime.triton). Default TorchExport."""
+    """TorchExport (model.pt2, a torch.export archive), TorchScript (model.pt), AOTInductor (model.pt2, compiled for
+    what it runs on), ONNX (model.onnx), Python (a folder with model.py, whose class Model predicts or generates text),
+    or TritonRepository (a Triton model repository, served as it is; needs runtime.triton). AOTInductor and Python are
+    code that runs in the pod; they and ONNX need runtime.torch. Default TorchExport."""
     version: ModelVersion | None = None
     """What clients and metrics see as the model's version. Default "1", or the name of the TrainingJob with
     fromTrainingJobs. Triton knows whole numbers only."""
@@ -215,12 +219,13 @@ class ModelDeploymentSpec(Model):
             cel(
                 "!has(self.model) || !has(self.model.format) || self.model.format != 'TritonRepository' || "
                 "!has(self.runtime.torch)",
-                "runtime.torch serves TorchExport, TorchScript or Python: use runtime.triton for a TritonRepository",
+                "a TritonRepository is served by runtime.triton, not by runtime.torch",
             ),
             cel(
-                "!has(self.model) || !has(self.model.format) || self.model.format != 'Python' || "
-                "!has(self.runtime.triton)",
-                "format Python needs runtime.torch: Triton has Python models of its own, in a TritonRepository",
+                "!has(self.model) || !has(self.model.format) || !has(self.runtime.triton) || "
+                f"!(self.model.format in {NOT_FOR_TRITON})",
+                f"formats {', '.join(NOT_FOR_TRITON)} need runtime.torch: Triton has backends of its own for them, in "
+                "a TritonRepository",
             ),
             cel(
                 "!has(self.model) || !has(self.model.format) || self.model.format != 'TritonRepository' || "

@@ -17,6 +17,7 @@ from moorage.api.types import (
     Quantity,
     SecretKeyRef,
     SecretRef,
+    ServerFormat,
     cel,
     rules,
 )
@@ -46,8 +47,8 @@ class RepositoryModel(Model):
     """Its folder or file below model.uri. Default: its name."""
     version: ModelVersion | None = None
     """Its version, as clients and metrics see it. Default "1"."""
-    format: Literal["TorchExport", "TorchScript", "Python"] | None = None
-    """TorchExport, TorchScript or Python (see model.format). Default TorchExport."""
+    format: ServerFormat | None = None
+    """As model.format, without TritonRepository. Default TorchExport."""
 
 
 class Torch(Model):

@@ -19,6 +19,7 @@ from moorage.api.types import (
     Resource,
     Resources,
     SecretRef,
+    ServerFormat,
     Uri,
     cel,
     rules,
@@ -153,9 +154,9 @@ class Output(Model):
         ),
     ]
     """The folder to make, pvc://CLAIM/PATH or s3://BUCKET/KEY. It appears in one step, when the model is complete."""
-    format: Literal["TorchExport", "TorchScript", "Python"] = "TorchExport"
-    """TorchExport, TorchScript, or of a script's output Python (a folder with model.py; see a ModelDeployment's
-    model.format). Default TorchExport."""
+    format: ServerFormat = "TorchExport"
+    """What a ModelDeployment is told that serves it (see its model.format). A recipe exports TorchExport or
+    TorchScript. Default TorchExport."""
     secret_ref: SecretRef | None = None
     """Secret with the store's credentials under the AWS names. Default: none."""
 
@@ -186,8 +187,8 @@ class TrainingJobSpec(Model):
             ),
             cel(
                 "!has(self.trainer.recipe) || !has(self.output) || !has(self.output.format) || "
-                "self.output.format != 'Python'",
-                "a recipe exports TorchExport or TorchScript: Python is what a script may leave",
+                "self.output.format in ['TorchExport', 'TorchScript']",
+                "a recipe exports TorchExport or TorchScript: the other formats are what a script may leave",
                 fieldPath=".output.format",
             ),
             cel(

@@ -6,7 +6,7 @@ image, so that a new operator alone restarts nothing. A ready-made repository is
 """
 
 from moorage.api.facts import InvalidSpec, ResolvedModel
-from moorage.api.modeldeployment import ModelDeployment
+from moorage.api.modeldeployment import NOT_FOR_TRITON, ModelDeployment
 from moorage.api.names import GRPC_PORT, HTTP_PORT, METRICS_PORT, triton_name
 from moorage.api.runtimes import Triton
 from moorage.desired import pbtxt, pods, runtime
@@ -29,8 +29,8 @@ _CHANNEL_SECONDS = LINGER - 2
 
 
 def parts(md: ModelDeployment, triton: Triton, model: ResolvedModel, defaults: Defaults) -> runtime.Parts:
-    if model.format == "Python":  # of a TrainingJob: else the schema has refused it
-        raise InvalidSpec("spec.runtime.triton: the model is of format Python: use runtime.torch")
+    if model.format in NOT_FOR_TRITON:  # of a TrainingJob: else the schema has refused it
+        raise InvalidSpec(f"spec.runtime.triton: the model is of format {model.format}: use runtime.torch")
     ready_made = model.format == "TritonRepository"
     placed = place(md, model, defaults, verify=ready_made)
     if placed.path is None:
