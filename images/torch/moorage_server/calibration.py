@@ -21,7 +21,7 @@ _KEPT = 16
 
 
 class BatchSize:
-    """How many rows go through the model together: the smallest size that is about as fast as its neighbours.
+    """How many rows go through the model together: the smallest size that is about as fast as any.
 
     Under load a batch is now and then of the next larger or smaller size, and where that is better, it stays.
     """
@@ -29,7 +29,8 @@ class BatchSize:
     def __init__(self, low: int, high: int, seconds: Mapping[int, float]) -> None:
         """`seconds`: what was measured before, of a batch by its rows."""
         self._sizes = sizes(low, high)
-        self._at = self._trial = self._sizes.index(best(seconds, high))
+        known = {rows: seconds[rows] for rows in self._sizes if rows in seconds}
+        self._at = self._trial = self._sizes.index(best(known, high))
         self._runs: list[deque[float]] = [deque(maxlen=_KEPT) for _ in self._sizes]  # seconds of a row
         self._count = 0
 
@@ -57,11 +58,12 @@ class BatchSize:
         if self._trial == self._at or len(tried) < _RUNS or len(mine) < _RUNS:
             return
         # The best of each: what a machine does besides makes runs longer and never shorter.
-        larger = self._trial > self._at
-        if min(tried) < min(mine) * _AS_FAST if larger else min(tried) * _AS_FAST <= min(mine):
+        if self._trial > self._at:
+            better = min(tried) < min(mine) * _AS_FAST
+        else:  # about as fast as any, not only as its neighbour: a few percent with each step are many
+            better = min(tried) * _AS_FAST <= min(min(runs) for runs in self._runs if runs)
+        if better:
             self._at = self._trial
-            tried.clear()
-            mine.clear()
 
 
 def sizes(low: int, high: int) -> list[int]:

@@ -17,7 +17,6 @@ from .failures import StartupError
 from .model import Model, order
 
 _NAME = "model"  # in the package, which may have several; what aoti_compile_and_package calls it
-_ISAS = ("", "AVX2", "AVX512")  # each can do what those before it can
 HOW_TO_COMPILE = (
     "compile it where it is to run: torch._inductor.aoti_compile_and_package(program, package_path='model.pt2', "
     "inductor_configs={'cpp.dynamic_threads': True})"
@@ -58,10 +57,26 @@ def _check_target(file: Path, device: str) -> None:
     """That it was compiled for what is here: a processor that does not know an instruction ends the server."""
     package: Any = torch._C._aoti.AOTIModelPackageLoader
     made = package.load_metadata_from_package(str(file), _NAME)
-    wanted = (made.get("AOTI_DEVICE_KEY", ""), made.get("AOTI_MACHINE", ""), made.get("AOTI_CPU_ISA", ""))
+    wanted, here = [made.get("AOTI_DEVICE_KEY", ""), made.get("AOTI_MACHINE", "")], [device, platform.machine()]
+    if device == "cuda":
+        major, minor = torch.cuda.get_device_capability()
+        wanted.append(made.get("AOTI_COMPUTE_CAPABILITY", ""))
+        here.append(str(major * 10 + minor))
+    needs = made.get("AOTI_CPU_ISA", "")
+    if wanted != here or not _can(needs):
+        isa = torch.backends.cpu.get_cpu_capability()
+        message = f"was compiled for {' '.join(wanted)} {needs}, this is {' '.join(here)} {isa}"
+        raise StartupError("FormatMismatch", f"{file.name} {message}; {HOW_TO_COMPILE}")
+
+
+def _can(needs: str) -> bool:
+    """Whether this processor has the vector instructions, in the compiler's words: AVX512 AVX512_VNNI, say."""
     isa = torch.backends.cpu.get_cpu_capability()
-    here = (device, platform.machine(), isa)
-    able = wanted[2] not in _ISAS or (isa in _ISAS and _ISAS.index(wanted[2]) <= _ISAS.index(isa))
-    if wanted[:2] != here[:2] or not able:
-        message = f"{file.name} was compiled for {' '.join(wanted)}, this is {' '.join(here)}; {HOW_TO_COMPILE}"
-        raise StartupError("FormatMismatch", message)
+    cpu: Any = torch.cpu
+    has = {
+        "AVX2": isa in ("AVX2", "AVX512"),
+        "AVX512": isa == "AVX512",
+        "AVX512_VNNI": cpu._is_vnni_supported(),
+        "AMX_TILE": cpu._is_amx_tile_supported(),
+    }
+    return all(has.get(word, not word.startswith(("AVX", "AMX"))) for word in needs.split())

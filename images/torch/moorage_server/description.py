@@ -126,12 +126,14 @@ def _padding(entry: dict[str, Any], where: str) -> float | None:
     padding: float | None = entry.get("padding")
     if padding is None:
         return None
-    if type(padding) not in (int, float) or not where.startswith("inputs") or entry["datatype"] in (BYTES, "BOOL"):
-        raise _mismatch(f"{where}.padding is {padding!r}; it must be a number, of an input of numbers")
+    kinds = {BYTES: (), "BOOL": (bool,)}.get(entry["datatype"], (int, float))
+    if type(padding) not in kinds or not where.startswith("inputs"):
+        raise _mismatch(f"{where}.padding is {padding!r}; it must be a number, of an input of numbers (BOOL: false)")
     if -1 not in entry["shape"][1:] or entry["shape"][:1] != [-1]:
         raise _mismatch(f"{where} has padding, and its shape has no free size behind a free first one")
     kind = ARRAYS[entry["datatype"]]
-    if kind.kind in "iu" and (type(padding) is float or not np.iinfo(kind).min <= padding <= np.iinfo(kind).max):
+    bounds = np.iinfo(kind) if kind.kind in "iu" else np.finfo(np.float64 if kind.kind == "b" else kind)
+    if (kind.kind in "iu" and type(padding) is float) or not bounds.min <= padding <= bounds.max:
         raise _mismatch(f"{where}.padding is {padding!r}, which is no {entry['datatype']}")
     return padding
 

@@ -219,7 +219,8 @@ class Engine:
         self._soon, self._timer = False, None
         if self._running:
             return
-        self._max_rows = self._size_of_batch.next(self._waiting_rows)
+        if self._padding is None:  # else one batch cannot be compared with another
+            self._max_rows = self._size_of_batch.next(self._waiting_rows)
         if not (batch := self._take()):
             return
         size = sum(array.size for job in batch for array in job.inputs)
@@ -268,7 +269,7 @@ class Engine:
         self._began = time.perf_counter()
         results = self._run(batch)
         self._took = time.perf_counter() - self._began
-        if self._padding is None:
+        if self._padding is None and not any(isinstance(result, Exception) for result in results):
             self._size_of_batch.ran(sum(job.rows for job in batch), self._took)
         self._seconds += _WEIGHT * (self._took - self._seconds)
         self._size += _WEIGHT * (size - self._size)

@@ -21,6 +21,7 @@ from moorage_store.errors import StoreError
 from . import calibration, description, pipe
 from .engine import ModelFailed
 from .failures import ModelCrashed, StartupError
+from .padding import Padding
 from .settings import Source
 from .signature import BYTES, Array, Dim, Signature, TensorSpec
 from .threads import cpus
@@ -71,6 +72,7 @@ class Handler:
                     able.get("reason", "LoadFailed"), f"cannot load {source.path / FILE}: {able['error']}"
                 )
             self.signature = _signature(described, able)
+            Padding(self.signature)  # which raises where it cannot be
         except BaseException:
             self.close()
             raise

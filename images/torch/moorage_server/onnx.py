@@ -19,7 +19,7 @@ from moorage_store.errors import StoreError
 from moorage_store.termination import one_line
 
 from . import description, warming
-from .failures import DeviceLost, StartupError
+from .failures import FAILED, DeviceLost, StartupError
 from .settings import Source
 from .signature import BYTES, Array, Dim, Signature, TensorSpec
 from .threads import cpus
@@ -85,6 +85,7 @@ def load(source: Source, device: str, max_batch_size: int, known: Mapping[int, f
         file = formats.find(source.path, source.format)
         source.check_digest()
         described = description.read(source.path, source.format) if source.path.is_dir() else None
+        file.open("rb").close()  # which says better than onnxruntime that it may not be read
         session = _session(file, device)
         signature = _signature(session)
         if described:
@@ -93,6 +94,10 @@ def load(source: Source, device: str, max_batch_size: int, known: Mapping[int, f
                 description.fit_outputs(described.outputs, signature.outputs, named=True),
             )
         on = "cuda" if _CUDA in session.get_providers() else "cpu"
+        if device == "CUDA" != on.upper():
+            raise StartupError(
+                "DeviceUnavailable", "CUDA was asked for, and onnxruntime cannot use it: its log says why"
+            )
         model = Model(session, signature, on, size_of(source.path))
         if described and described.preprocess:
             from . import preprocess  # and the libraries that it needs, which most models do not
@@ -120,6 +125,10 @@ def _told(path: Path) -> Iterator[None]:
         raise StartupError(error.reason, str(error)) from error
     except PermissionError as error:
         raise StartupError("AccessDenied", f"cannot read {error.filename}: {error.strerror}") from error
+    except DeviceLost as error:
+        raise StartupError(
+            "DeviceUnavailable", f"the device broke while the model was loaded: {error}", FAILED
+        ) from error
     except Exception as error:
         words = one_line(error)
         if _out_of_memory(error):
@@ -152,7 +161,9 @@ def _session(file: Path, device: str) -> Any:
     # Threads that spin while they wait would use up what the pod may have of the processor.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = [_CUDA] if there and device != "CPU" else []
-    return onnxruntime.InferenceSession(str(file), options, providers=[*providers, "CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        str(file), options, providers=[*providers, "CPUExecutionProvider"], enable_fallback=int(device != "CUDA")
+    )
 
 
 def _signature(session: Any) -> Signature:
@@ -162,7 +173,7 @@ def _signature(session: Any) -> Signature:
     )
     if not found.inputs:
         raise StartupError("FormatMismatch", "the model takes no inputs")
-    return _batched(found) if found.batch is None and _goes_by_rows(session, found) else found
+    return _with_first(found, "batch" if _goes_by_rows(session, found) else "")
 
 
 def _spec(tensor: Any, kind: str) -> TensorSpec:
@@ -176,31 +187,53 @@ def _spec(tensor: Any, kind: str) -> TensorSpec:
 
 
 def _goes_by_rows(session: Any, signature: Signature) -> bool:
-    """What exporters call the first dimension of outputs is often another name, or none: so it is tried."""
-    alike = _batched(signature)
-    if alike.batch is None or len({spec.dims[0].symbol for spec in signature.inputs}) != 1:
+    """Whether rows of several requests may go through it together.
+
+    What exporters call the first dimension of outputs is often another name, or none; and a first dimension may be
+    time. So it is tried: rows together must give what they give one by one.
+    """
+    alike = _with_first(signature, "batch")
+    firsts = {spec.dims[0].symbol for spec in signature.inputs if spec.dims}
+    if alike.batch is None or len(firsts) != 1:
         return False
-    model = Model(session, signature, "", 0)
+    model = Model(session, alike, "", 0)
+    chance = np.random.default_rng(0)
+    rows = [
+        array if array.dtype.kind != "f" else np.asarray(chance.random(array.shape), array.dtype)
+        for array in alike.zeros(3)
+    ]
     try:
-        return all(array.shape[:1] == (rows,) for rows in (2, 3) for array in model.run(alike.zeros(rows)))
-    except Exception:  # sizes that are free had to be guessed
-        return False
+        together = model.run(rows)
+        alone = [model.run([array[i : i + 1] for array in rows]) for i in range(3)]
+        return all(
+            array.shape[:1] == (3,) and _alike(array, np.concatenate([one[i] for one in alone]))
+            for i, array in enumerate(together)
+        )
+    except Exception:  # sizes that are free had to be guessed: then it is as it says
+        return signature.batch is not None
 
 
-def _batched(signature: Signature) -> Signature:
-    """As if the first dimension of all were the same, where it is free."""
+def _alike(some: Array, others: Array) -> bool:
+    if some.dtype.kind != "f":
+        return np.array_equal(some, others)
+    return np.allclose(some, others, rtol=1e-2, atol=1e-3 * max(1.0, float(np.abs(others).max(initial=0))))
 
-    def alike(spec: TensorSpec) -> TensorSpec:
+
+def _with_first(signature: Signature, symbol: str) -> Signature:
+    """With the first dimension of all called so, where it is free; of outputs otherwise where that is no name."""
+
+    def named(spec: TensorSpec, name: str) -> TensorSpec:
         free = spec.dims and spec.dims[0].dynamic
-        return replace(spec, dims=(replace(spec.dims[0], symbol="batch"), *spec.dims[1:])) if free else spec
+        return replace(spec, dims=(replace(spec.dims[0], symbol=name), *spec.dims[1:])) if free else spec
 
-    return Signature(tuple(map(alike, signature.inputs)), tuple(map(alike, signature.outputs)))
+    outputs = tuple(named(spec, symbol or "no batch") for spec in signature.outputs)
+    return Signature(tuple(named(spec, symbol) if symbol else spec for spec in signature.inputs), outputs)
 
 
 def _texts(array: Array) -> Array:
     """Of bytes, as onnxruntime wants them."""
     texts = np.empty(array.size, object)
-    texts[:] = [one.decode() for one in array.reshape(-1)]
+    texts[:] = [one.decode(errors="replace") for one in array.reshape(-1)]
     return texts.reshape(array.shape)
 
 

@@ -32,6 +32,9 @@ class Padding:
         ]
         if not places:
             return
+        if "" in places:
+            message = "padding needs a program that names its sizes, of format TorchExport or ONNX: leave it out"
+            raise StartupError("FormatMismatch", message)
         known = {dim.symbol for spec in signature.inputs for _, dim in _free(spec)} - {""}
         for spec in signature.outputs:
             if any(dim.symbol not in known for _, dim in _free(spec)):

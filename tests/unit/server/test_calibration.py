@@ -74,6 +74,16 @@ def test_it_finds_where_larger_is_no_faster() -> None:
     assert taken[-1000:].count(16) > 960, "trials are rare"
 
 
+def test_steps_that_cost_little_do_not_add_up() -> None:
+    size = calibration.BatchSize(1, 64, {})
+    served(size, lambda rows: rows * 1e-2 * 1.04 ** (6 - rows.bit_length() + 1), 64, 20000)
+    assert size.now == 32
+
+
+def test_sizes_that_are_no_more_are_not_asked_for() -> None:
+    assert calibration.BatchSize(1, 1, {1: 1e-3, 64: 1e-3}).now == 1
+
+
 def test_what_was_slow_once_does_not_count() -> None:
     size, slow = calibration.BatchSize(1, 64, {}), iter(range(100_000))
     served(size, lambda rows: (1e-4 + rows * 1e-5) * (10 if next(slow) % 3 else 1), 64, 5000)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from moorage_server.compiled import _can
 from moorage_server.failures import StartupError
 from moorage_server.load import load
 from moorage_server.model import Model
@@ -88,10 +89,23 @@ def test_code_for_another_processor_is_not_run(package: Path, tmp_path: Path) ->
     assert refused.reason == "FormatMismatch" and "compiled for cpu riscv9" in refused.message
 
     def newer(name: str, content: bytes) -> bytes:
-        return content.replace(b"AVX2", b"AVX512") if name.endswith("_metadata.json") else content
+        isa = b"AVX512" if b"AVX512" in content else b"AVX2"
+        return content.replace(isa, b"AVX1024") if name.endswith("_metadata.json") else content
 
-    if torch.backends.cpu.get_cpu_capability() == "AVX2":
-        assert "AVX512, this is cpu x86_64 AVX2" in refusal(changed(package, tmp_path / "newer", newer)).message
+    refused = refusal(changed(package, tmp_path / "newer", newer))
+    assert refused.reason == "FormatMismatch" and "compiled for cpu x86_64 AVX1024" in refused.message
+
+
+def test_vector_instructions_in_the_words_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def can(needs: str, isa: str, vnni: bool) -> bool:
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: isa)
+        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        return _can(needs)
+
+    assert can("", "DEFAULT", False) and can("AVX2", "AVX512", False) and can("AVX512 AVX512_VNNI", "AVX512", True)
+    assert not can("AVX512 AVX512_VNNI", "AVX2", False) and not can("AVX512 AVX512_VNNI", "AVX512", False)
+    assert not can("AVX512 AVX512_VNNI AMX_TILE", "AVX512", True) and not can("AVX2", "DEFAULT", False)
 
 
 def test_only_who_names_the_format_runs_compiled_code(package: Path, classifier: Path) -> None:

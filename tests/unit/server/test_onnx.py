@@ -104,12 +104,23 @@ def test_what_does_not_go_by_rows_is_not_put_together(tmp_path: Path) -> None:
     assert loaded(folder).signature.batch is None
 
 
+def test_time_is_no_batch_whatever_it_is_called(tmp_path: Path) -> None:
+    node = helper.make_node("CumSum", ["x", "axis"], ["y"])
+    tensors: list[Tensor] = [(name, TensorProto.FLOAT, ["N", 2]) for name in "xy"]
+    folder = saved(tmp_path, [node], tensors[:1], tensors[1:], {"axis": np.array(0, np.int64)})
+    model = loaded(folder)
+    assert model.signature.batch is None
+    assert model.run([np.ones((3, 2), np.float32)])[0][:, 0].tolist() == [1, 2, 3]
+
+
 def test_texts(tmp_path: Path) -> None:
     node = helper.make_node("StringConcat", ["a", "b"], ["both"])
     tensors: list[Tensor] = [(name, TensorProto.STRING, ["N"]) for name in ("a", "b")]
     model = loaded(saved(tmp_path, [node], tensors, [("both", TensorProto.STRING, ["N"])]))
     given = [np.array([one, b"2"], object) for one in ("grün".encode(), b"1")]
     assert model.run(given)[0].tolist() == ["grün1".encode(), b"22"]
+    given[0][0] = b"\xff"
+    assert model.run(given)[0].tolist() == ["\ufffd1".encode(), b"22"]
 
 
 def test_it_is_described_and_preprocessed_as_others_are(tmp_path: Path) -> None:
@@ -164,6 +175,13 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     assert loaded(folder / "model.onnx", sha256=hashlib.sha256(content).hexdigest()).signature.batch
     refused = refusal(folder, "CUDA")
     assert refused.reason == "DeviceUnavailable" and "onnxruntime-gpu" in refused.message
+
+
+def test_a_gpu_that_is_built_for_and_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    folder = classifier(tmp_path)
+    assert refusal(folder, "CUDA").reason == "DeviceUnavailable"
+    assert loaded(folder, "Auto").device == "cpu"
 
 
 def test_what_onnxruntime_cannot_run_is_told(tmp_path: Path) -> None:

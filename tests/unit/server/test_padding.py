@@ -110,6 +110,7 @@ def test_without_it_only_equal_sizes_go_together(masked: Path) -> None:
         ({**IDS, "padding": 0.5}, "which is no INT64"),
         ({**IDS, "datatype": "UINT8", "padding": -1}, "which is no UINT8"),
         ({**IDS, "datatype": "BYTES"}, "of an input of numbers"),
+        ({**IDS, "datatype": "FP16", "padding": 1e6}, "which is no FP16"),
         ({**IDS, "shape": [-1, 7]}, "no free size"),
     ],
 )
