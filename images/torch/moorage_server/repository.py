@@ -397,7 +397,7 @@ class Repository:
     async def _look(self, entry: Entry) -> None:
         """At its file, which may be another than before; nobody has to leave for one that cannot come. Raises
         StartupError."""
-        size = await self._in_loader(lambda: _library(entry.source).look(entry.source))
+        size = await self._in_loader(partial(_size, entry.source))
         if size != entry.file_bytes:
             entry.file_bytes = entry.bytes = size
             entry.batch_seconds = {}
@@ -478,6 +478,12 @@ def _settle() -> None:
     gc.freeze()
     give_back()
     gc.set_threshold(20_000, 20, 20)
+
+
+def _size(source: Source) -> int:
+    """Of its file, in bytes. Raises StartupError where it is missing or not what it is said to be."""
+    size: int = _library(source).look(source)
+    return size
 
 
 def _in_words(entry: Entry) -> NotLoaded:

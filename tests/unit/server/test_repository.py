@@ -512,7 +512,10 @@ async def test_what_could_not_be_loaded_leaves_nothing_in_memory(made: Made) -> 
         ('[{"name": "a", "version": "1/2"}]', "MOORAGE_MODELS[0].version is '1/2'; it must be of letters, digits"),
         ('[{"name": "a", "path": "../b"}]', "MOORAGE_MODELS[0].path is '../b'; it must lead downwards"),
         ('[{"name": "a", "path": "/b"}]', "MOORAGE_MODELS[0].path is '/b'; it must lead downwards"),
-        ('[{"name": "a", "format": "ONNX"}]', "MOORAGE_MODELS[0].format is 'ONNX'; it may be TorchExport, TorchScript"),
+        (
+            '[{"name": "a", "format": "Keras"}]',
+            "MOORAGE_MODELS[0].format is 'Keras'; it may be TorchExport, ",
+        ),
         ('[{"name": "a"}, {"name": "a"}]', "MOORAGE_MODELS has more than one model named a"),
     ],
 )
