@@ -5,6 +5,10 @@ The reasons and exit codes are those of the contract; what goes wrong with a sin
 `engine`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from moorage_store.errors import StoreError
 from moorage_store.termination import CONFIG, DATA, NO_INPUT
 
 FAILED = 1
@@ -48,3 +52,14 @@ class DeviceLost(Lost):
 
 class ModelCrashed(Lost):
     """The process of a model ended by itself."""
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What the store and the file system say of a model is a StartupError."""
+    try:
+        yield
+    except StoreError as error:
+        raise StartupError(error.reason, str(error)) from error
+    except PermissionError as error:
+        raise StartupError("AccessDenied", f"cannot read {error.filename}: {error.strerror}") from error

@@ -16,11 +16,10 @@ import structlog
 
 from moorage_store import formats
 from moorage_store.digest import size_of
-from moorage_store.errors import StoreError
 
 from . import calibration, description, pipe
 from .engine import ModelFailed
-from .failures import ModelCrashed, StartupError
+from .failures import ModelCrashed, StartupError, told
 from .padding import Padding
 from .settings import Source
 from .signature import BYTES, Array, Dim, Signature, TensorSpec
@@ -186,10 +185,8 @@ def look(source: Source) -> int:
 
 
 def _find(source: Source) -> None:
-    try:
+    with told():
         formats.find(source.path, source.format)
-    except StoreError as error:
-        raise StartupError(error.reason, str(error)) from error
 
 
 def _signature(described: description.Description | None, able: Mapping[str, Any]) -> Signature:

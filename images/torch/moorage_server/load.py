@@ -20,11 +20,10 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from moorage_store import formats, model_check
-from moorage_store.errors import StoreError
 from moorage_store.termination import one_line
 
 from . import archive, compiled, description
-from .failures import FAILED, DeviceLost, StartupError
+from .failures import FAILED, DeviceLost, StartupError, told
 from .model import DATATYPES, Model, datatype_of, leaves, order, out_of_memory, pick
 from .program import Function, Program, flat, fused
 from .settings import Source
@@ -61,13 +60,10 @@ def look(source: Source) -> int:
 def _told(path: Path) -> Iterator[None]:
     """Whatever goes wrong is a StartupError."""
     try:
-        yield
+        with told():
+            yield
     except StartupError:
         raise
-    except StoreError as error:
-        raise StartupError(error.reason, str(error)) from error
-    except PermissionError as error:
-        raise StartupError("AccessDenied", f"cannot read {error.filename}: {error.strerror}") from error
     except pickle.UnpicklingError as error:
         why = f"it holds a pickled object that only its own code could load; {model_check.HOW_TO_EXPORT}"
         raise StartupError("UnsafeModel", f"the model is refused: {why}") from error

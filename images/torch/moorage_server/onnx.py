@@ -4,7 +4,7 @@ A program of operators that compute, like an exported one: it may hold neither c
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +15,10 @@ import structlog
 
 from moorage_store import formats
 from moorage_store.digest import size_of
-from moorage_store.errors import StoreError
 from moorage_store.termination import one_line
 
 from . import description, warming
-from .failures import FAILED, DeviceLost, StartupError
+from .failures import FAILED, DeviceLost, StartupError, told
 from .settings import Source
 from .signature import BYTES, Array, Dim, Signature, TensorSpec
 from .threads import cpus
@@ -52,7 +51,7 @@ class Model:
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """The outputs in the order of the signature."""
         given = {
-            spec.name: _texts(array) if spec.datatype == BYTES else array
+            spec.name: _each(array, _decoded) if spec.datatype == BYTES else array
             for spec, array in zip(self.signature.inputs, inputs, strict=True)
         }
         try:
@@ -62,7 +61,7 @@ class Model:
                 raise DeviceLost(one_line(error)) from error
             raise
         return [
-            _bytes(array) if spec.datatype == BYTES else array
+            _each(array, str.encode) if spec.datatype == BYTES else array
             for spec, array in zip(self.signature.outputs, outputs, strict=True)
         ]
 
@@ -118,13 +117,10 @@ def look(source: Source) -> int:
 def _told(path: Path) -> Iterator[None]:
     """Whatever goes wrong is a StartupError."""
     try:
-        yield
+        with told():
+            yield
     except StartupError:
         raise
-    except StoreError as error:
-        raise StartupError(error.reason, str(error)) from error
-    except PermissionError as error:
-        raise StartupError("AccessDenied", f"cannot read {error.filename}: {error.strerror}") from error
     except DeviceLost as error:
         raise StartupError(
             "DeviceUnavailable", f"the device broke while the model was loaded: {error}", FAILED
@@ -230,17 +226,15 @@ def _with_first(signature: Signature, symbol: str) -> Signature:
     return Signature(tuple(named(spec, symbol) if symbol else spec for spec in signature.inputs), outputs)
 
 
-def _texts(array: Array) -> Array:
-    """Of bytes, as onnxruntime wants them."""
-    texts = np.empty(array.size, object)
-    texts[:] = [one.decode(errors="replace") for one in array.reshape(-1)]
-    return texts.reshape(array.shape)
+def _each(array: Array, change: Callable[[Any], Any]) -> Array:
+    """An array of objects, each of them changed."""
+    made = np.empty(array.size, object)
+    made[:] = [change(one) for one in array.reshape(-1)]
+    return made.reshape(array.shape)
 
 
-def _bytes(array: Array) -> Array:
-    texts = np.empty(array.size, object)
-    texts[:] = [one.encode() for one in array.reshape(-1)]
-    return texts.reshape(array.shape)
+def _decoded(text: bytes) -> str:
+    return text.decode(errors="replace")
 
 
 def _out_of_memory(error: BaseException) -> bool:
