@@ -54,7 +54,7 @@ def served(model: Path, **env: str) -> Iterator[tuple[int, str, float]]:
     }  # fmt: skip
     begin = time.perf_counter()
     with (
-        tempfile.TemporaryFile("w+") as log,
+        tempfile.NamedTemporaryFile("w") as log,
         pinned(sys.executable, "-m", "moorage_server", env=settings, log=log) as process,
     ):
         events: dict[str, dict[str, Any]] = {}
@@ -62,8 +62,8 @@ def served(model: Path, **env: str) -> Iterator[tuple[int, str, float]]:
             if process.poll() is not None:
                 raise AssertionError("the server ended")
             time.sleep(0.02)
-            log.seek(0)
-            events = {event["event"]: event for event in map(json.loads, log.read().splitlines())}
+            *whole, _ = Path(log.name).read_text().split("\n")
+            events = {event["event"]: event for event in map(json.loads, whole)}
         port = events["listening"]["http"]
         yield process.pid, f"http://127.0.0.1:{port}/v2/models/m/infer", time.perf_counter() - begin
 
