@@ -205,7 +205,8 @@ def beside_peers(
         runs[f"{what}: ours after it"] = numbers(run)
         broken += other.broken + other.refused + run.broken + run.refused
         rows += [told(what, other.per_second, "req/s"), told(f"{what}, CPU of a request", other.cpu_us, "µs")]
-        times.append(run.per_second / other.per_second)
+        if other.per_second:  # Ray Serve has rounds without an answer
+            times.append(run.per_second / other.per_second)
     rows.append(at_most(f"{name}, requests without a good answer beside these", 0, broken, ""))
     return [*rows, at_least(f"{name}, times the best of these", BEST_PEER[name], min(times), "×")]
 
