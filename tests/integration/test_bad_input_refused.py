@@ -83,7 +83,7 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     ),
     "unknown format": (
         model(format="Keras"),
-        'supported values: "TorchExport", "TorchScript", "AOTInductor", "ONNX", "Python", "TritonRepository"',
+        '"TorchExport", "TorchScript", "AOTInductor", "ONNX", "Python", "Safetensors", "TritonRepository"',
     ),
     "unknown task": (recipe(task="Clustering"), 'supported values: "Classification", "Regression"'),
     "negative replicas": (model_deployment(replicas=-1), "should be greater than or equal to 0"),
@@ -139,7 +139,7 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     "sha256": (model(sha256="abc"), "write the 64 lower-case hexadecimal digits of sha256sum"),
     "Python on Triton": (
         model_deployment(model={**URI, "format": "Python"}, runtime={"triton": {}}),
-        "formats AOTInductor, ONNX, Python need runtime.torch",
+        "formats AOTInductor, ONNX, Python, Safetensors need runtime.torch",
     ),
     "ONNX on Triton": (
         model_deployment(model={**URI, "format": "ONNX"}, runtime={"triton": {}}),

@@ -25,6 +25,9 @@ class Description:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     preprocess: dict[str, Any] = field(default_factory=dict)
+    module: str = ""
+    """MODULE:NAME of what makes the torch.nn.Module, out of the arguments."""
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 def read(folder: Path, wanted: str) -> Description | None:
@@ -44,7 +47,15 @@ def read(folder: Path, wanted: str) -> Description | None:
     preprocess = content.get("preprocess") or {}
     if not isinstance(preprocess, dict):
         raise _mismatch("preprocess must be a mapping by the model's inputs")
-    return Description(content.get("format"), _tensors(content, "inputs"), _tensors(content, "outputs"), preprocess)
+    module, arguments = content.get("module") or "", content.get("arguments") or {}
+    if (
+        not isinstance(module, str)
+        or not isinstance(arguments, dict)
+        or not all(isinstance(key, str) for key in arguments)
+    ):
+        raise _mismatch("module must be a text and arguments a mapping by their names")
+    inputs, outputs = _tensors(content, "inputs"), _tensors(content, "outputs")
+    return Description(content.get("format"), inputs, outputs, preprocess, module, arguments)
 
 
 def fit_inputs(described: tuple[TensorSpec, ...], program: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
@@ -84,6 +95,12 @@ def signature_of(description: Description) -> Signature:
     if not description.inputs or not description.outputs:
         raise _mismatch("must list inputs and outputs: the model itself does not say what it takes")
     return Signature(description.inputs, description.outputs)
+
+
+def no_texts(description: Description) -> None:
+    """Raises StartupError where a model of torch is said to have tensors that torch has not."""
+    if any(spec.datatype == BYTES for spec in (*description.inputs, *description.outputs)):
+        raise _mismatch(f"has tensors of {BYTES}, which torch has not: those are for format Python")
 
 
 def _narrow(described: TensorSpec, program: TensorSpec, kind: str) -> TensorSpec:

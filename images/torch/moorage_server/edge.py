@@ -30,7 +30,7 @@ from .signature import Signature
 
 PLATFORMS = {
     "TorchExport": "pytorch_torchexport", "TorchScript": "pytorch_torchscript", "AOTInductor": "torch_aoti",
-    "ONNX": "onnxruntime_onnx", "Python": "python",
+    "ONNX": "onnxruntime_onnx", "Python": "python", "Safetensors": "pytorch_module",
 }  # fmt: skip
 _EXTENSIONS = ["binary_tensor_data", "schedule_policy"]
 _LAST: tuple[list[str], ...] = ([], ["ready"], ["infer"], ["generate"], ["generate_stream"])

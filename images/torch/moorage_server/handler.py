@@ -1,30 +1,34 @@
-"""A model that is a Python class, in a process of its own: started, asked for batches, and missed when it is gone.
+"""A model that is a Python class, or a module of torch with weights, in a process of its own: started, asked for
+batches, and missed when it is gone.
 
 `worker` is that process; `generations` asks it for texts. Knows neither requests nor torch.
 """
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from moorage_store import formats
 from moorage_store.digest import size_of
 
-from . import calibration, description, pipe
+from . import calibration, description, pipe, warming
 from .engine import ModelFailed
 from .failures import ModelCrashed, StartupError, told
 from .padding import Padding
 from .settings import Source
 from .signature import BYTES, Array, Dim, Signature, TensorSpec
 from .threads import cpus
-from .worker import FILE
+
+if TYPE_CHECKING:
+    from .preprocess import Preprocess
 
 TEXT = Signature(
     (TensorSpec("text_input", BYTES, (Dim(-1, "batch"),)),), (TensorSpec("text_output", BYTES, (Dim(-1, "batch"),)),)
@@ -37,18 +41,18 @@ class Handler:
     """`close` ends its process."""
 
     inline = False
-    weights = ""
-    preprocess = None
-    """Its class does that itself."""
+    preprocess: "Preprocess | None" = None
 
     def __init__(self, source: Source, device: str) -> None:
         """Raises StartupError."""
         described = description.read(source.path, source.format)
-        if described and described.preprocess:
+        self._free = source.format == "Python"  # to do whatever it likes
+        if self._free and described and described.preprocess:
             message = (
                 f"{description.FILE} has preprocess, which a Python class does itself: write its method preprocess"
             )
             raise StartupError("FormatMismatch", message)
+        module = None if self._free else _module(described)
         self._calls, calls = socket.socketpair()
         self.streams, streams = socket.socketpair()
         self._taken, self._given = pipe.Shelf.new("taken"), pipe.Shelf.new("given")
@@ -65,19 +69,23 @@ class Handler:
         self.batch_seconds: dict[int, float] = {}
         self.warm_up_seconds = 0.0
         try:
-            able = self._ask({"load": {"folder": str(source.path.absolute()), "device": device}})
+            able = self._ask({"load": {"folder": str(source.path.absolute()), "device": device, "module": module}})
             if "error" in able:
-                raise StartupError(
-                    able.get("reason", "LoadFailed"), f"cannot load {source.path / FILE}: {able['error']}"
-                )
+                message = f"cannot load {source.path / formats.FILES[source.format]}: {able['error']}"
+                raise StartupError(able.get("reason", "LoadFailed"), message)
             self.signature = _signature(described, able)
             Padding(self.signature)  # which raises where it cannot be
+            if described and described.preprocess:
+                from . import preprocess  # and the libraries that it needs, which most models do not
+
+                self.preprocess = preprocess.of(described.preprocess, self.signature, source.path)
         except BaseException:
             self.close()
             raise
         self.device: str = able["device"]
         self.generates: bool = able["generate"]
         self.predicts: bool = able["predict"]
+        self.weights: str = able["weights"]
         self._wanted = [{"name": spec.name, "datatype": spec.datatype} for spec in self.signature.outputs]
 
     @property
@@ -90,31 +98,39 @@ class Handler:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
-        """The outputs in the order of the signature. Raises ModelFailed and ModelCrashed."""
+        """The outputs in the order of the signature. Raises ModelFailed, ModelCrashed, and StartupError where it gives
+        others."""
         self._living()
         specs = self.signature.inputs
         given = [(spec.name, spec.datatype, array) for spec, array in zip(specs, inputs, strict=True)]
         answer = self._ask({"run": {"inputs": self._taken.put(given), "outputs": self._wanted}})
+        if "reason" in answer:
+            raise StartupError(answer["reason"], answer["error"])
         if "error" in answer:
             raise ModelFailed(answer["error"])
         found = self._given.take(answer["outputs"])
         for spec in self.signature.outputs:
             if not spec.fits(found[spec.name].shape):
-                raise ModelFailed(f"output {spec} is described, predict gave {list(found[spec.name].shape)}")
+                raise ModelFailed(f"output {spec} is described, the model gave {list(found[spec.name].shape)}")
         return [found[spec.name] for spec in self.signature.outputs]
 
     def warm_up(self, max_batch_size: int, known: Mapping[int, float] | None = None) -> None:
-        """Measures its batches with zeros, unless their times are `known`. What they mean to it nobody knows: a failure
-        is told and no reason not to serve."""
-        begun = time.perf_counter()
-        if known or not self.predicts:
+        """Measures its batches with zeros, unless their times are `known`. What they mean to a class nobody knows: a
+        failure is told and no reason not to serve. Of a module raises StartupError."""
+        begun, doubt = time.perf_counter(), ""
+        if not self._free:
+            doubt, self.batch_seconds = warming.first_runs(self, {}, max_batch_size, known, _crashed)
+        elif known or not self.predicts:
             self.batch_seconds = dict(known or {})
             return
-        low, high = self.signature.batch_sizes(max_batch_size)
-        try:
-            self.batch_seconds = calibration.measure(lambda rows: self.run(self.signature.zeros(rows)), low, high)
-        except ModelFailed as error:
-            structlog.get_logger().warning("not warmed up: it fails on zeros", message=str(error))
+        else:
+            low, high = self.signature.batch_sizes(max_batch_size)
+            try:
+                self.batch_seconds = calibration.measure(lambda rows: self.run(self.signature.zeros(rows)), low, high)
+            except ModelFailed as error:
+                doubt = str(error)
+        if doubt:
+            structlog.get_logger().warning("not warmed up: it fails on zeros", message=doubt)
         self.warm_up_seconds = time.perf_counter() - begun
 
     def close(self) -> None:
@@ -166,7 +182,8 @@ def load(source: Source, device: str, max_batch_size: int, known: Mapping[int, f
     try:
         made = Handler(source, device)
     except ModelCrashed as error:
-        raise StartupError("ModelCrashed", f"{error}, while {FILE} was loaded; its log says more") from error
+        file = formats.FILES[source.format]
+        raise StartupError("ModelCrashed", f"{error}, while {file} was loaded; its log says more") from error
     try:
         made.warm_up(max_batch_size, known)
     except ModelCrashed as error:
@@ -189,12 +206,35 @@ def _find(source: Source) -> None:
         formats.find(source.path, source.format)
 
 
+def _module(described: description.Description | None) -> dict[str, Any]:
+    """What `weights.Weights` is made of."""
+    if described is None or not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", described.module):
+        message = (
+            f"weights do not say what they belong to: put a {description.FILE} beside them with module: MODULE:NAME, "
+            "the torch.nn.Module (net:Net of a net.py beside them, say), and inputs and outputs as lists of "
+            "{name, datatype, shape}"
+        )
+        raise StartupError("FormatMismatch", message)
+    description.no_texts(described)
+    signature = description.signature_of(described)
+    return {
+        "module": described.module,
+        "arguments": described.arguments,
+        "inputs": {spec.name: spec.datatype for spec in signature.inputs},
+        "outputs": [spec.name for spec in signature.outputs],
+    }
+
+
+def _crashed(error: BaseException) -> bool:
+    return isinstance(error, ModelCrashed)
+
+
 def _signature(described: description.Description | None, able: Mapping[str, Any]) -> Signature:
     if not able["predict"]:
         return TEXT
     if described is not None and (described.inputs or described.outputs):
         return description.signature_of(described)
     message = (
-        f"a Python class does not say what it takes: put a {description.FILE} beside {FILE} with inputs and outputs"
+        f"a Python class does not say what it takes: put a {description.FILE} beside {formats.FILES['Python']} with"
     )
-    raise StartupError("FormatMismatch", f"{message} as lists of {{name, datatype, shape}}")
+    raise StartupError("FormatMismatch", f"{message} inputs and outputs as lists of {{name, datatype, shape}}")

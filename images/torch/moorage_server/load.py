@@ -27,7 +27,7 @@ from .failures import FAILED, DeviceLost, StartupError, told
 from .model import DATATYPES, Model, datatype_of, leaves, order, out_of_memory, pick
 from .program import Function, Program, flat, fused
 from .settings import Source
-from .signature import BYTES, Dim, Signature, TensorSpec
+from .signature import Dim, Signature, TensorSpec
 from .threads import cpus
 
 
@@ -87,9 +87,8 @@ def _load(source: Source, device: str, max_batch_size: int) -> Model:
     if not source.sha256:
         model_check.check_whole(file)
     described = description.read(path, wanted) if path.is_dir() else None
-    if described and any(spec.datatype == BYTES for spec in (*described.inputs, *described.outputs)):
-        message = f"{description.FILE} has tensors of {BYTES}, which torch has not: those are for format Python"
-        raise StartupError("FormatMismatch", message)
+    if described:
+        description.no_texts(described)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if wanted == "TorchExport":

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
+from moorage_store.formats import FOLDERS
+
 from . import handler
 from .engine import Engine, ModelFailed, QueueFull, Runnable, Stopped
 from .failures import ModelCrashed, StartupError
@@ -30,7 +32,7 @@ from .handler import Handler
 from .memory import give_back
 from .metrics import Metrics, ModelMetrics
 from .preparing import Room
-from .settings import PYTHON, Settings, Source
+from .settings import Settings, Source
 from .signature import Signature
 from .threads import cpus
 
@@ -462,7 +464,7 @@ def _loader(settings: Settings) -> Load:
 
 def _library(source: Source) -> Any:
     """What loads it. Here and not above: torch takes a second or two to import, and probes are answered meanwhile."""
-    if source.format == PYTHON:
+    if source.format in FOLDERS:
         return handler
     if source.format == "ONNX":
         from . import onnx

@@ -16,7 +16,6 @@ from moorage_store.formats import FILES
 
 from .failures import StartupError
 
-PYTHON = "Python"
 FORMATS = tuple(FILES)
 DEVICES = ("Auto", "CPU", "CUDA")
 LOG_LEVELS = ("debug", "info", "warning", "error")

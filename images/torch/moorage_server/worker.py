@@ -1,4 +1,5 @@
-"""`python -m moorage_server.worker`: the process of a model that is a Python class, started by `handler`.
+"""`python -m moorage_server.worker`: the process of a model that is a Python class, or a module with its weights. It is
+started by `handler`.
 
 The user's code runs here and nowhere else: what it imports, breaks or leaks is not the server's. One thread does all in
 turn: a batch of inference, then one step of each text that is being generated, as long as its client keeps up.
@@ -20,22 +21,16 @@ from typing import Any
 
 import numpy as np
 
+from moorage_store.formats import FILES
 from moorage_store.termination import one_line
 
 from . import pipe
+from .failures import StartupError
 from .signature import ARRAYS, BYTES, Array
 
-FILE, CLASS = "model.py", "Model"
+FILE, CLASS = FILES["Python"], "Model"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-
-
-class _Refused(Exception):
-    """The class is not what it should be; `reason` is the contract's."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(slots=True)
@@ -54,6 +49,7 @@ class Worker:
         os.register_at_fork(after_in_child=self._forget)
         self._reader = pipe.Reader()
         self._model: Any = None
+        self._folder = Path()
         self._texts: dict[int, _Text] = {}
 
     def _forget(self) -> None:
@@ -83,24 +79,31 @@ class Worker:
         asked = pipe.receive(self._calls)
         try:
             answer = self._load(**asked["load"]) if "load" in asked else self._run(**asked["run"])
-        except _Refused as refused:
-            answer = {"error": str(refused), "reason": refused.reason}
+        except StartupError as error:
+            answer = {"error": error.message, "reason": error.reason}
         except Exception as error:
             if "load" in asked:
                 traceback.print_exc()
-            answer = {"error": told(error)}
+            answer = {"error": self._told(error)}
         pipe.send(self._calls, answer)
 
-    def _load(self, folder: str, device: str) -> dict[str, Any]:
-        found = _device(device)
-        made = _class(Path(folder))()
+    def _load(self, folder: str, device: str, module: dict[str, Any] | None) -> dict[str, Any]:
+        """`module`: what `weights` asks for, where the model is that."""
+        self._folder, found = Path(folder), _device(device)
+        sys.path.insert(0, folder)  # its own modules lie beside it
+        if module is None:
+            made = _class(self._folder)()
+        else:
+            from .weights import Weights
+
+            made = Weights(**module)
         able = {name: callable(getattr(made, name, None)) for name in ("predict", "generate")}
         if not any(able.values()):
-            raise _Refused("FormatMismatch", f"{FILE}: class {CLASS} has neither predict nor generate: write one")
+            raise StartupError("FormatMismatch", f"{FILE}: class {CLASS} has neither predict nor generate: write one")
         if callable(load := getattr(made, "load", None)):
-            load(Path(folder), found)
+            load(self._folder, found)
         self._model = made
-        return {**able, "device": found}
+        return {**able, "device": found, "weights": made.weights if module else ""}
 
     def _run(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> dict[str, Any]:
         """`outputs`: names and datatypes of what it has to give."""
@@ -128,7 +131,7 @@ class Worker:
             try:
                 pieces = iter(self._model.generate(asked["text"], asked["parameters"]))
             except Exception as error:
-                pipe.send(self._streams, {"id": number, "error": told(error)})
+                pipe.send(self._streams, {"id": number, "error": self._told(error)})
                 return
             self._texts[number] = _Text(pieces, asked["credit"])
         elif text := self._texts.get(number):
@@ -146,7 +149,7 @@ class Worker:
         except StopIteration:
             said: dict[str, Any] = {"id": number, "end": True}
         except Exception as error:
-            said = {"id": number, "error": told(error)}
+            said = {"id": number, "error": self._told(error)}
         else:
             text.credit -= 1
             pipe.send(self._streams, {"id": number, "piece": piece})
@@ -162,23 +165,23 @@ class Worker:
         except Exception:  # its reader has gone: nobody is left to be told
             traceback.print_exc()
 
-
-def told(error: BaseException) -> str:
-    """In one line, and where in the user's code it was."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(f"/{FILE}")]
-    where = f" ({FILE}, line {frames[-1].lineno})" if frames else ""
-    return f"{one_line(error)}{where}".encode("utf-8", "replace").decode()
+    def _told(self, error: BaseException) -> str:
+        """In one line, and where in the user's code it was."""
+        files = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+        own = [f" ({file.name}, line {line})" for file, line in files if file.is_relative_to(self._folder)]
+        return f"{one_line(error)}{own[-1] if own else ''}".encode("utf-8", "replace").decode()
 
 
 def _class(folder: Path) -> Any:
-    sys.path.insert(0, str(folder))  # its own modules lie beside it
     spec = importlib.util.spec_from_file_location("model", folder / FILE)
     assert spec is not None and spec.loader is not None
     module = sys.modules["model"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found = getattr(module, CLASS, None)
     if not inspect.isclass(found):
-        raise _Refused("FormatMismatch", f"{FILE} has no class {CLASS}: write class {CLASS} with predict or generate")
+        raise StartupError(
+            "FormatMismatch", f"{FILE} has no class {CLASS}: write class {CLASS} with predict or generate"
+        )
     return found
 
 
@@ -190,7 +193,7 @@ def _device(wanted: str) -> str:
 
             there = torch.cuda.is_available()
     if wanted == "CUDA" and not there:
-        raise _Refused(
+        raise StartupError(
             "DeviceUnavailable", "CUDA was asked for, and there is none: give the server a GPU, or ask for CPU"
         )
     return "cuda" if there else "cpu"

@@ -7,8 +7,10 @@ from moorage_store.termination import DATA
 
 FILES = {
     "TorchExport": "model.pt2", "TorchScript": "model.pt", "AOTInductor": "model.pt2", "ONNX": "model.onnx",
-    "Python": "model.py",
+    "Python": "model.py", "Safetensors": "model.safetensors",
 }  # fmt: skip
+FOLDERS = ("Python", "Safetensors")
+"""Those whose file alone is no model: it needs what lies beside it."""
 
 
 class FormatMismatch(StoreError):
@@ -25,8 +27,8 @@ class NotThere(NotFound):
 def find(path: Path, wanted: str) -> Path:
     """The model's file: `path` itself, or in that folder. Raises StoreError."""
     if path.is_file():
-        if wanted == "Python":
-            raise FormatMismatch(f"{path} is a file; a model of format Python is a folder with {FILES[wanted]}")
+        if wanted in FOLDERS:
+            raise FormatMismatch(f"{path} is a file; a model of format {wanted} is a folder with {FILES[wanted]}")
         return path
     if not path.is_dir():
         raise NotThere(f"{path} does not exist")

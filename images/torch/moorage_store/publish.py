@@ -22,13 +22,13 @@ from moorage_store import uri as uris
 from moorage_store.digest import files_of
 from moorage_store.errors import AccessDenied, Misconfigured, NotFound, NotWritable, StoreError
 from moorage_store.fetch import remove
-from moorage_store.formats import FILES
+from moorage_store.formats import FILES, FOLDERS
 from moorage_store.progress import Progress
 from moorage_store.remote import Remote
 
-# What makes a folder a model; only such a folder is replaced. A model.py alone may be somebody's work.
+# What makes a folder a model; only such a folder is replaced. A model.py or weights alone may be somebody's work.
 DESCRIPTION = "moorage.yaml"
-MODEL_FILES = {DESCRIPTION, *(file for form, file in FILES.items() if form != "Python")}
+MODEL_FILES = {DESCRIPTION, *(file for form, file in FILES.items() if form not in FOLDERS)}
 
 # A work folder untouched for so long belongs to nobody any more. A younger one may be that of a worker that still ends.
 STALE_SECONDS = 24 * 3600

@@ -27,7 +27,7 @@ from moorage.api.types import (
 )
 
 Format = Literal[ServerFormat, "TritonRepository"]
-NOT_FOR_TRITON = ["AOTInductor", "ONNX", "Python"]
+NOT_FOR_TRITON = ["AOTInductor", "ONNX", "Python", "Safetensors"]
 """Unless in a repository of its own kind."""
 
 
@@ -92,8 +92,9 @@ class ModelSource(Model):
     format: Format | None = None
     """TorchExport (model.pt2, a torch.export archive), TorchScript (model.pt), AOTInductor (model.pt2, compiled for
     what it runs on), ONNX (model.onnx), Python (a folder with model.py, whose class Model predicts or generates text),
-    or TritonRepository (a Triton model repository, served as it is; needs runtime.triton). AOTInductor and Python are
-    code that runs in the pod; they and ONNX need runtime.torch. Default TorchExport."""
+    Safetensors (a folder with model.safetensors, and a moorage.yaml that says which torch.nn.Module takes its weights),
+    or TritonRepository (a Triton model repository, served as it is; needs runtime.triton). AOTInductor, Python and
+    Safetensors run code in the pod; they and ONNX need runtime.torch. Default TorchExport."""
     version: ModelVersion | None = None
     """What clients and metrics see as the model's version. Default "1", or the name of the TrainingJob with
     fromTrainingJobs. Triton knows whole numbers only."""

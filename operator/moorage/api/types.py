@@ -74,7 +74,7 @@ Word = Annotated[str, Field(min_length=1, max_length=253)]
 LabelValue = Annotated[str, Field(max_length=63)]
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
 Image = Annotated[str, Field(min_length=1, max_length=1024)]
-ServerFormat = Literal["TorchExport", "TorchScript", "AOTInductor", "ONNX", "Python"]
+ServerFormat = Literal["TorchExport", "TorchScript", "AOTInductor", "ONNX", "Python", "Safetensors"]
 """What the torch server loads."""
 Free = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
 Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]

@@ -364,7 +364,7 @@ def test_what_it_gives_must_be_what_is_described(start_server: Start, tmp_path: 
 
         assert said(0) == "None"
         assert "output 'words' is missing" in said(1)
-        assert "output 'y' FP32 [-1, 2] is described, predict gave [1]" in said(2)
+        assert "output 'y' FP32 [-1, 2] is described, the model gave [1]" in said(2)
         assert "it must give a dict of arrays by output" in said(3)
         assert "'y' is <U1; FP32 is described" in said(4)
         assert "output 'words' has int; BYTES are texts or bytes" in said(5)

@@ -1,0 +1,87 @@
+"""A model that is weights (safetensors) and the `torch.nn.Module` that takes them, as a class of format Python has it.
+
+Runs in `worker`'s process, as the module is code: a file beside the weights, or a library of the image.
+"""
+
+import importlib
+import textwrap
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from moorage_store.formats import FILES
+from moorage_store.termination import one_line
+
+from .failures import StartupError
+from .memory import keep_freed
+from .model import DTYPES, datatype_of, pick
+from .signature import Array
+
+FILE = FILES["Safetensors"]
+
+
+class Weights:
+    def __init__(
+        self, module: str, arguments: Mapping[str, Any], inputs: Mapping[str, str], outputs: list[str]
+    ) -> None:
+        """`module`: MODULE:NAME of what makes the torch.nn.Module out of the `arguments`; `inputs`: datatypes by name,
+        which are those of the arguments of its forward; `outputs`: names. Raises StartupError."""
+        self._make, self._arguments = _found(module), arguments
+        self._dtypes = {name: DTYPES[datatype] for name, datatype in inputs.items()}
+        self._outputs = outputs
+
+    def load(self, folder: Path, device: str) -> None:
+        """Raises StartupError, and what the module raises when it is made."""
+        keep_freed()
+        try:
+            weights = load_file(folder / FILE, device)
+        except SafetensorError as error:
+            raise StartupError("ModelCorrupt", f"{FILE} is damaged or cut short: {one_line(error)}") from error
+        module = self._make(**self._arguments)
+        if not isinstance(module, torch.nn.Module):
+            raise StartupError("FormatMismatch", f"module makes a {type(module).__name__}, not a torch.nn.Module")
+        try:
+            # As they are in the file: of half the precision, say, though the module was made with all of it.
+            module.load_state_dict(_with_twins(weights, module), assign=True)
+        except RuntimeError as error:
+            message = textwrap.shorten(str(error), 500, placeholder=" …")
+            raise StartupError("FormatMismatch", f"{FILE} has other weights than the module: {message}") from error
+        self._module, self._device = module.to(device).eval(), device
+        self.weights = datatype_of(weights.values())
+
+    def predict(self, inputs: Mapping[str, Array]) -> dict[str, torch.Tensor]:
+        given = {name: torch.from_numpy(array).to(self._device, self._dtypes[name]) for name, array in inputs.items()}
+        with torch.inference_mode():
+            return dict(zip(self._outputs, pick(self._outputs, self._module(**given)), strict=True))
+
+
+def _with_twins(weights: dict[str, torch.Tensor], module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What the module has under several names is in such a file under one of them."""
+    twins = defaultdict(list)
+    for name, weight in module.named_parameters(remove_duplicate=False):
+        twins[weight].append(name)
+    for names in twins.values():
+        for there in [name for name in names if name in weights][:1]:
+            weights = {**dict.fromkeys(names, weights[there]), **weights}
+    return weights
+
+
+def _found(path: str) -> Any:
+    place, _, name = path.partition(":")
+    try:
+        found: Any = importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
+            raise  # it is there, and lacks something itself
+        message = f"module {place} is neither beside {FILE} nor in the image: put {place}.py there"
+        raise StartupError("FormatMismatch", message) from error
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        raise StartupError("FormatMismatch", f"module {place} has no {name} that could be called")
+    return found
