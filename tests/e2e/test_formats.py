@@ -6,10 +6,12 @@ import tarfile
 from pathlib import Path
 
 import httpx
+import numpy as np
 import onnx
 import pytest
 import yaml
 from onnx import TensorProto, helper
+from safetensors.numpy import save_file
 
 from cluster import Cluster
 from support import compiled, deploy
@@ -24,6 +26,21 @@ def doubling(folder: Path) -> Path:
     graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "g", [x], [y])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, folder / "model.onnx")
+    return folder
+
+
+def scaling(folder: Path) -> Path:
+    """y = x * scale, as weights and the module that takes them."""
+    folder.mkdir()
+    (folder / "net.py").write_text(
+        "import torch\nclass Net(torch.nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.scale = torch.nn.Parameter(torch.ones(2))\n"
+        "    def forward(self, x):\n        return x * self.scale\n"
+    )
+    tensor = {"datatype": "FP32", "shape": [-1, 2]}
+    described = {"module": "net:Net", "inputs": [{"name": "x", **tensor}], "outputs": [{"name": "y", **tensor}]}
+    (folder / "moorage.yaml").write_text(yaml.safe_dump(described))
+    save_file({"scale": np.array([2, 3], np.float32)}, folder / "model.safetensors")
     return folder
 
 
@@ -72,21 +89,23 @@ CLAIM = {
 
 
 @pytest.mark.timeout(500)
-def test_onnx_and_compiled_models_are_served(moorage: Cluster, ns: str, tmp_path: Path) -> None:
+def test_what_scripts_leave_is_served(moorage: Cluster, ns: str, tmp_path: Path) -> None:
     moorage.kubectl("label", "namespace", ns, "pod-security.kubernetes.io/enforce=restricted")
     wanted = [
         CLAIM,
         *manifests("doubling", "ONNX", doubling(tmp_path / "onnx")),
         *manifests("biased", "AOTInductor", compiled.package(tmp_path / "compiled")),
+        *manifests("scaling", "Safetensors", scaling(tmp_path / "weights")),
     ]
     moorage.kubectl("apply", "-n", ns, "--server-side", "-f", "-", input=yaml.safe_dump_all(wanted))
-    for name in ("doubling", "biased"):
+    for name in ("doubling", "biased", "scaling"):
         deploy.wait_for_condition(moorage, "mdep", name, "Ready", namespace=ns, timeout=200)
 
     x = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5, -2.0]}
-    with moorage.door(ns, "doubling", 8080) as address:
-        answer = httpx.post(f"http://{address}/v2/models/doubling/infer", json={"inputs": [x]}, timeout=30).json()
-        assert answer["outputs"][0]["data"] == [3.0, -4.0]
+    for name, y in (("doubling", [3.0, -4.0]), ("scaling", [3.0, -6.0])):
+        with moorage.door(ns, name, 8080) as address:
+            answer = httpx.post(f"http://{address}/v2/models/{name}/infer", json={"inputs": [x]}, timeout=30).json()
+            assert answer["outputs"][0]["data"] == y
     x = {"name": "x", "datatype": "FP32", "shape": [1, compiled.FEATURES], "data": [0.5] * compiled.FEATURES}
     bias = {"name": "bias", "datatype": "FP32", "shape": [1, compiled.CLASSES], "data": [0.0, 100.0, 0.0]}
     with moorage.door(ns, "biased", 8080) as address:

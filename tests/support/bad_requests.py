@@ -8,10 +8,11 @@ import contextlib
 import gzip
 import http.client
 import json
+import math
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from random import Random
@@ -19,6 +20,8 @@ from typing import Any
 
 SILENCE = 0
 """The connection was closed without an answer: fair only for what is no HTTP at all."""
+PATIENCE = -1
+"""The client left before an answer came."""
 
 ANY_REFUSAL = (SILENCE, 400, 413, 431)
 NOT_ASKED: tuple[int, ...] = ()
@@ -221,8 +224,19 @@ def wrong_answers(address: str, bad: Iterable[Bad], *, torch: bool) -> list[str]
     return wrong
 
 
-def fuzz(address: str, raws: Sequence[bytes], *, seconds: float, seed: int, clients: int = 16) -> Counter[int]:
-    """So many clients send mutations for so long; what they got, by status."""
+def fuzz(
+    address: str,
+    raws: Sequence[bytes],
+    *,
+    seconds: float,
+    seed: int,
+    clients: int = 16,
+    patience: float = math.inf,
+    but: Callable[[bytes], bool] = lambda raw: False,
+) -> Counter[int]:
+    """So many clients send mutations for so long; what they got, by status. `patience`: seconds after which a client
+    leaves without an answer (PATIENCE), of a server that waits without end for what was announced; `but`: what is not
+    sent."""
     end = time.monotonic() + seconds
 
     def client(number: int) -> Counter[int]:
@@ -230,8 +244,14 @@ def fuzz(address: str, raws: Sequence[bytes], *, seconds: float, seed: int, clie
         for raw in mutations(raws, seed * clients + number):
             if time.monotonic() > end:
                 break
+            if but(raw):
+                continue
             try:
-                got[ask(address, raw)[0]] += 1
+                got[ask(address, raw, seconds=min(60, patience))[0]] += 1
+            except TimeoutError as error:
+                if patience > 60:
+                    raise AssertionError(f"no answer to {raw!r}") from error
+                got[PATIENCE] += 1
             except OSError as error:
                 raise AssertionError(f"no answer to {raw!r}") from error
         return got
