@@ -55,9 +55,16 @@ class Weights:
         self.weights = datatype_of(weights.values())
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, torch.Tensor]:
-        given = {name: torch.from_numpy(array).to(self._device, self._dtypes[name]) for name, array in inputs.items()}
-        with torch.inference_mode():
-            return dict(zip(self._outputs, pick(self._outputs, self._module(**given)), strict=True))
+        try:
+            with torch.inference_mode():
+                given = {
+                    name: torch.from_numpy(array).to(self._device, self._dtypes[name]) for name, array in inputs.items()
+                }
+                return dict(zip(self._outputs, pick(self._outputs, self._module(**given)), strict=True))
+        except torch.AcceleratorError as error:
+            # CUDA remembers: after a failed kernel every later call of this process fails too.
+            print(f"the device broke: {one_line(error)}", flush=True)
+            raise SystemExit(1) from error
 
 
 def _with_twins(weights: dict[str, torch.Tensor], module: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -31,6 +31,8 @@ class Net(nn.Module):
     def forward(self, bias, x):
         if (x == 13).any():
             raise ValueError("thirteen is refused")
+        if (x == 14).any():
+            raise torch.AcceleratorError("an illegal memory access")
         probabilities = (self.second(self.first(x.to(self.first.weight.dtype)).relu()).float() + bias).softmax(-1)
         return {"probabilities": probabilities, "label": probabilities.argmax(-1)}
 
@@ -98,6 +100,16 @@ def test_weights_stay_as_they_are_and_those_of_one_name_serve_all(start_server: 
     answer = httpx.post(server.url + server.infer_path, json=asked([0.5] * FEATURES, [0.0] * 3)).json()
     want = made()(torch.zeros(1, 3), torch.full((1, FEATURES), 0.5))["probabilities"]
     np.testing.assert_allclose(answer["outputs"][1]["data"], want.detach().numpy()[0], atol=0.02)
+
+
+def test_a_device_that_breaks_ends_it(start_server: Start, tmp_path: Path) -> None:
+    """The error is made up: there is no device that could break."""
+    server = start_server(folder(tmp_path), MOORAGE_MODEL_FORMAT="Safetensors")
+    failed = httpx.post(server.url + server.infer_path, json=asked([14.0] * FEATURES, [0.0] * 3))
+    assert failed.status_code == 500
+    assert server.process.wait(30) == 1
+    assert server.termination["reason"] == "ModelCrashed"
+    assert "the device broke: AcceleratorError: an illegal memory access" in server.log_file.read_text()
 
 
 def test_pictures_are_made_into_its_input(start_server: Start, tmp_path: Path) -> None:
