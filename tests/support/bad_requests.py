@@ -20,6 +20,8 @@ from typing import Any
 
 SILENCE = 0
 """The connection was closed without an answer: fair only for what is no HTTP at all."""
+NO_VERSION = -2
+"""An answer in a version of HTTP that there is none: Triton's, of a question in that version."""
 PATIENCE = -1
 """The client left before an answer came."""
 
@@ -207,6 +209,8 @@ def ask(address: str, raw: bytes, *, seconds: float = 60) -> tuple[int, str]:
         try:
             answer.begin()
             return answer.status, answer.read().decode(errors="replace")
+        except http.client.UnknownProtocol:
+            return NO_VERSION, ""
         except (http.client.BadStatusLine, ConnectionResetError):
             return SILENCE, ""
 
