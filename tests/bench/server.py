@@ -211,7 +211,7 @@ def beside_peers(
         if other.per_second:  # Ray Serve has rounds without an answer
             times.append(run.per_second / other.per_second)
     rows.append(at_most(f"{name}, requests without a good answer beside these", 0, broken, ""))
-    return [*rows, at_least(f"{name}, times the best of these", BEST_PEER[name], min(times), "×")]
+    return [*rows, at_least(f"{name}, times the best of these", BEST_PEER[name], min(times, default=0.0), "×")]
 
 
 def overload(model: Path, runs: dict[str, dict[str, float]]) -> list[Row]:

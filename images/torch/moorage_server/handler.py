@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
+import yaml
 
 from moorage_store import formats
 from moorage_store.digest import size_of
@@ -111,7 +112,8 @@ class Handler:
         found = self._given.take(answer["outputs"])
         for spec in self.signature.outputs:
             if not spec.fits(found[spec.name].shape):
-                raise ModelFailed(f"output {spec} is described, the model gave {list(found[spec.name].shape)}")
+                message = f"output {spec} is described, the model gave {list(found[spec.name].shape)}"
+                raise ModelFailed(message) if self._free else StartupError("FormatMismatch", message)
         return [found[spec.name] for spec in self.signature.outputs]
 
     def warm_up(self, max_batch_size: int, known: Mapping[int, float] | None = None) -> None:
@@ -178,9 +180,10 @@ class Handler:
 def load(source: Source, device: str, max_batch_size: int, known: Mapping[int, float] | None = None) -> Handler:
     """Raises StartupError."""
     _find(source)
-    source.check_digest()
     try:
-        made = Handler(source, device)
+        with told():
+            source.check_digest()
+            made = Handler(source, device)
     except ModelCrashed as error:
         file = formats.FILES[source.format]
         raise StartupError("ModelCrashed", f"{error}, while {file} was loaded; its log says more") from error
@@ -219,9 +222,9 @@ def _module(described: description.Description | None) -> dict[str, Any]:
     signature = description.signature_of(described)
     return {
         "module": described.module,
-        "arguments": described.arguments,
+        "arguments": yaml.safe_dump(described.arguments),
         "inputs": {spec.name: spec.datatype for spec in signature.inputs},
-        "outputs": [spec.name for spec in signature.outputs],
+        "outputs": {spec.name: spec.datatype for spec in signature.outputs},
     }
 
 

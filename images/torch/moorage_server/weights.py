@@ -6,11 +6,13 @@ Runs in `worker`'s process, as the module is code: a file beside the weights, or
 import importlib
 import textwrap
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -19,29 +21,34 @@ from moorage_store.termination import one_line
 
 from .failures import StartupError
 from .memory import keep_freed
-from .model import DTYPES, datatype_of, pick
+from .model import DTYPES, datatype_of, out_of_memory, pick, to_array
 from .signature import Array
 
 FILE = FILES["Safetensors"]
 
 
 class Weights:
-    def __init__(
-        self, module: str, arguments: Mapping[str, Any], inputs: Mapping[str, str], outputs: list[str]
-    ) -> None:
-        """`module`: MODULE:NAME of what makes the torch.nn.Module out of the `arguments`; `inputs`: datatypes by name,
-        which are those of the arguments of its forward; `outputs`: names. Raises StartupError."""
-        self._make, self._arguments = _found(module), arguments
+    def __init__(self, module: str, arguments: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+        """`module`: MODULE:NAME of what makes the torch.nn.Module out of the `arguments`, which are YAML: JSON has
+        not all of it. `inputs`, `outputs`: datatypes by name; the former are arguments of its forward. Raises
+        StartupError."""
+        self._make, self._arguments = _found(module), yaml.safe_load(arguments)
         self._dtypes = {name: DTYPES[datatype] for name, datatype in inputs.items()}
-        self._outputs = outputs
+        self._outputs = {name: DTYPES[datatype] for name, datatype in outputs.items()}
 
     def load(self, folder: Path, device: str) -> None:
         """Raises StartupError, and what the module raises when it is made."""
         keep_freed()
+        with _memory():
+            self._load(folder, device)
+
+    def _load(self, folder: Path, device: str) -> None:
         try:
             weights = load_file(folder / FILE, device)
         except SafetensorError as error:
             raise StartupError("ModelCorrupt", f"{FILE} is damaged or cut short: {one_line(error)}") from error
+        if device == "cpu":  # it only maps the file, which somebody may write to
+            weights = {name: weight.clone() for name, weight in weights.items()}
         module = self._make(**self._arguments)
         if not isinstance(module, torch.nn.Module):
             raise StartupError("FormatMismatch", f"module makes a {type(module).__name__}, not a torch.nn.Module")
@@ -54,17 +61,35 @@ class Weights:
         self._module, self._device = module.to(device).eval(), device
         self.weights = datatype_of(weights.values())
 
-    def predict(self, inputs: Mapping[str, Array]) -> dict[str, torch.Tensor]:
+    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Raises StartupError where it gives others than are described, or needs more memory than there is."""
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), _memory():
                 given = {
                     name: torch.from_numpy(array).to(self._device, self._dtypes[name]) for name, array in inputs.items()
                 }
-                return dict(zip(self._outputs, pick(self._outputs, self._module(**given)), strict=True))
+                names = list(self._outputs)
+                found = dict(zip(names, pick(names, self._module(**given)), strict=True))
+                for name, dtype in self._outputs.items():
+                    if found[name].dtype != dtype:
+                        message = f"output {name!r} is described as {dtype}, the module gives {found[name].dtype}"
+                        raise StartupError("FormatMismatch", message)
+                # Here, as what fails on a device is told when its results are asked for.
+                return {name: to_array(tensor) for name, tensor in found.items()}
         except torch.AcceleratorError as error:
             # CUDA remembers: after a failed kernel every later call of this process fails too.
             print(f"the device broke: {one_line(error)}", flush=True)
             raise SystemExit(1) from error
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise StartupError("OutOfMemory", f"it needs more memory than there is: {one_line(error)}") from error
 
 
 def _with_twins(weights: dict[str, torch.Tensor], module: torch.nn.Module) -> dict[str, torch.Tensor]:

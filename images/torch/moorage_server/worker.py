@@ -90,13 +90,10 @@ class Worker:
     def _load(self, folder: str, device: str, module: dict[str, Any] | None) -> dict[str, Any]:
         """`module`: what `weights` asks for, where the model is that."""
         self._folder, found = Path(folder), _device(device)
+        if module is not None:
+            from .weights import Weights  # and torch, before a file of theirs can take the place of one that it needs
         sys.path.insert(0, folder)  # its own modules lie beside it
-        if module is None:
-            made = _class(self._folder)()
-        else:
-            from .weights import Weights
-
-            made = Weights(**module)
+        made = _class(self._folder)() if module is None else Weights(**module)
         able = {name: callable(getattr(made, name, None)) for name in ("predict", "generate")}
         if not any(able.values()):
             raise StartupError("FormatMismatch", f"{FILE}: class {CLASS} has neither predict nor generate: write one")

@@ -31,10 +31,29 @@ class Net(nn.Module):
     def forward(self, bias, x):
         if (x == 13).any():
             raise ValueError("thirteen is refused")
-        if (x == 14).any():
-            raise torch.AcceleratorError("an illegal memory access")
         probabilities = (self.second(self.first(x.to(self.first.weight.dtype)).relu()).float() + bias).softmax(-1)
+        if (x == 14).any():
+            probabilities = probabilities.as_subclass(Late)
+        if (x == 15).any():
+            torch.empty(1 << 60)
         return {"probabilities": probabilities, "label": probabilities.argmax(-1)}
+
+class Late(torch.Tensor):
+    def cpu(self):
+        raise torch.AcceleratorError("an illegal memory access")
+
+class Wide(Net):
+    def forward(self, bias, x):
+        return {name: tensor.double() for name, tensor in super().forward(bias, x).items()}
+
+class Labelled(Net):
+    def __init__(self, hidden, names, most):
+        super().__init__(hidden)
+        assert names == {0: "cat"} and most == float("inf")
+
+class Greedy(Net):
+    def __init__(self, hidden):
+        torch.empty(1 << 60)
 
 class Inner:
     Net = Net
@@ -92,6 +111,14 @@ def test_what_goes_in_and_comes_out(module: str, start_server: Start, tmp_path: 
     assert failed.status_code == 500 and "thirteen is refused (net.py, line " in failed.json()["error"]
 
 
+def test_arguments_that_json_has_not(start_server: Start, tmp_path: Path) -> None:
+    more = "hidden: 4, names: {0: cat}, most: .inf"
+    description = YAML.replace("net:Net", "net:Labelled").replace("hidden: 4", more)
+    server = start_server(folder(tmp_path, description), MOORAGE_MODEL_FORMAT="Safetensors")
+    failed = httpx.post(server.url + server.infer_path, json=asked([15.0] * FEATURES, [0.0] * 3))
+    assert failed.status_code == 500 and "it needs more memory than there is" in failed.json()["error"]
+
+
 def test_weights_stay_as_they_are_and_those_of_one_name_serve_all(start_server: Start, tmp_path: Path) -> None:
     weights = {name: weight.bfloat16() for name, weight in made(tied=True).state_dict().items() if "again" not in name}
     description = YAML.replace("hidden: 4", "hidden: 4, tied: true")
@@ -103,7 +130,7 @@ def test_weights_stay_as_they_are_and_those_of_one_name_serve_all(start_server: 
 
 
 def test_a_device_that_breaks_ends_it(start_server: Start, tmp_path: Path) -> None:
-    """The error is made up: there is no device that could break."""
+    """The error is made up, when results are fetched: there is no device that could break."""
     server = start_server(folder(tmp_path), MOORAGE_MODEL_FORMAT="Safetensors")
     failed = httpx.post(server.url + server.infer_path, json=asked([14.0] * FEATURES, [0.0] * 3))
     assert failed.status_code == 500
@@ -191,6 +218,22 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "FormatMismatch",
         "names the outputs ['class', 'probabilities'], the program has ['probabilities', 'label']",
     ),
+    "another shape of an output": (
+        write(
+            "moorage.yaml",
+            YAML.replace(
+                "name: label, datatype: INT64, shape: [-1]", "name: label, datatype: INT64, shape: [-1, 1]"
+            ).encode(),
+        ),
+        "FormatMismatch",
+        "output 'label' INT64 [-1, 1] is described, the model gave",
+    ),
+    "another datatype": (
+        write("moorage.yaml", YAML.replace("net:Net", "net:Wide").encode()),
+        "FormatMismatch",
+        "output 'label' is described as torch.int64, the module gives torch.float64",
+    ),
+    "too large": (write("moorage.yaml", YAML.replace("net:Net", "net:Greedy").encode()), "OutOfMemory", "more memory"),
     "another shape": (
         write("moorage.yaml", YAML.replace("[-1, 3]}]\noutputs", "[-1, 2]}]\noutputs").encode()),
         "LoadFailed",
