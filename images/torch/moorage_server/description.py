@@ -38,7 +38,7 @@ def read(folder: Path, wanted: str) -> Description | None:
         return None
     try:
         content = yaml.safe_load(file.read_bytes())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter of a date that is none
         raise _mismatch(f"is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise _mismatch("must be a mapping with the keys format, inputs and outputs")
@@ -47,13 +47,14 @@ def read(folder: Path, wanted: str) -> Description | None:
     preprocess = content.get("preprocess") or {}
     if not isinstance(preprocess, dict):
         raise _mismatch("preprocess must be a mapping by the model's inputs")
-    module, arguments = content.get("module") or "", content.get("arguments") or {}
-    if (
-        not isinstance(module, str)
-        or not isinstance(arguments, dict)
-        or not all(isinstance(key, str) for key in arguments)
-    ):
-        raise _mismatch("module must be a text and arguments a mapping by their names")
+    module = ""
+    arguments: dict[str, Any] = {}
+    if wanted == "Safetensors":
+        module, arguments = content.get("module") or "", content.get("arguments") or {}
+        if not (
+            isinstance(module, str) and isinstance(arguments, dict) and all(isinstance(key, str) for key in arguments)
+        ):
+            raise _mismatch("module must be a text and arguments a mapping by their names")
     inputs, outputs = _tensors(content, "inputs"), _tensors(content, "outputs")
     return Description(content.get("format"), inputs, outputs, preprocess, module, arguments)
 

@@ -21,7 +21,7 @@ import numpy as np
 from moorage_store.termination import one_line
 
 from .calibration import BatchSize
-from .failures import Lost, ModelCrashed
+from .failures import Lost, ModelCrashed, StartupError
 from .padding import Padding
 from .signature import Array, Signature
 
@@ -312,7 +312,9 @@ class Engine:
         except Exception as error:
             if len(batch) > 1:
                 return [result for job in batch for result in self._run([job])]
-            return [error if isinstance(error, ModelFailed) else ModelFailed(one_line(error))]
+            if isinstance(error, ModelFailed):
+                return [error]
+            return [ModelFailed(error.message if isinstance(error, StartupError) else one_line(error))]
         ends = itertools.accumulate([job.rows for job in batch])
         results = [[array[end - job.rows : end] for array in outputs] for job, end in zip(batch, ends, strict=True)]
         if self._padding is None:

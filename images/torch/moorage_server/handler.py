@@ -192,6 +192,9 @@ def load(source: Source, device: str, max_batch_size: int, known: Mapping[int, f
     except ModelCrashed as error:
         made.close()
         raise StartupError("ModelCrashed", f"{error}, on zeros of {list(map(str, made.signature.inputs))}") from error
+    except ModelFailed as error:  # on a size of batch between the smallest and the largest
+        made.close()
+        raise StartupError("LoadFailed", f"the model fails on zeros: {error}") from error
     except BaseException:
         made.close()
         raise

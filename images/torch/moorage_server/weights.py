@@ -4,6 +4,7 @@ Runs in `worker`'s process, as the module is code: a file beside the weights, or
 """
 
 import importlib
+import inspect
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from moorage_store.formats import FILES
 from moorage_store.termination import one_line
 
-from .failures import StartupError
+from .failures import StartupError, told
 from .memory import keep_freed
 from .model import DTYPES, datatype_of, out_of_memory, pick, to_array
 from .signature import Array
@@ -43,6 +44,8 @@ class Weights:
             self._load(folder, device)
 
     def _load(self, folder: Path, device: str) -> None:
+        with told(), (folder / FILE).open("rb"):  # for the words of one that may not be read
+            pass
         try:
             weights = load_file(folder / FILE, device)
         except SafetensorError as error:
@@ -52,6 +55,7 @@ class Weights:
         module = self._make(**self._arguments)
         if not isinstance(module, torch.nn.Module):
             raise StartupError("FormatMismatch", f"module makes a {type(module).__name__}, not a torch.nn.Module")
+        self._check_takes(module)
         try:
             # As they are in the file: of half the precision, say, though the module was made with all of it.
             module.load_state_dict(_with_twins(weights, module), assign=True)
@@ -60,6 +64,17 @@ class Weights:
             raise StartupError("FormatMismatch", f"{FILE} has other weights than the module: {message}") from error
         self._module, self._device = module.to(device).eval(), device
         self.weights = datatype_of(weights.values())
+
+    def _check_takes(self, module: torch.nn.Module) -> None:
+        try:
+            inspect.signature(module.forward).bind(**dict.fromkeys(self._dtypes))
+        except TypeError as error:
+            message = (
+                f"moorage.yaml names the inputs {list(self._dtypes)}, the module's forward does not take them: {error}"
+            )
+            raise StartupError("FormatMismatch", message) from error
+        except ValueError:  # it has none that could be looked at
+            return
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Raises StartupError where it gives others than are described, or needs more memory than there is."""
@@ -95,8 +110,8 @@ def _memory() -> Iterator[None]:
 def _with_twins(weights: dict[str, torch.Tensor], module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """What the module has under several names is in such a file under one of them."""
     twins = defaultdict(list)
-    for name, weight in module.named_parameters(remove_duplicate=False):
-        twins[weight].append(name)
+    for name, weight in module.state_dict(keep_vars=True).items():
+        twins[id(weight)].append(name)
     for names in twins.values():
         for there in [name for name in names if name in weights][:1]:
             weights = {**dict.fromkeys(names, weights[there]), **weights}

@@ -55,6 +55,12 @@ class Greedy(Net):
     def __init__(self, hidden):
         torch.empty(1 << 60)
 
+class Picky(Net):
+    def forward(self, bias, x):
+        if len(x) == 8:
+            raise ValueError("eight are refused")
+        return super().forward(bias, x)
+
 class Inner:
     Net = Net
 
@@ -119,6 +125,28 @@ def test_arguments_that_json_has_not(start_server: Start, tmp_path: Path) -> Non
     assert failed.status_code == 500 and "it needs more memory than there is" in failed.json()["error"]
 
 
+def test_buffers_of_one_name_serve_all(start_server: Start, tmp_path: Path) -> None:
+    program = """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = self.second = torch.nn.BatchNorm1d(2)
+    def forward(self, x):
+        return self.second(x)
+"""
+    description = """
+module: net:Net
+inputs: [{name: x, datatype: FP32, shape: [-1, 2]}]
+outputs: [{name: y, datatype: FP32, shape: [-1, 2]}]
+"""
+    weights = {f"first.{name}": weight for name, weight in nn.BatchNorm1d(2).state_dict().items()}
+    server = start_server(folder(tmp_path, description, weights, program), MOORAGE_MODEL_FORMAT="Safetensors")
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}]}
+    answer = httpx.post(server.url + server.infer_path, json=body).json()
+    np.testing.assert_allclose(answer["outputs"][0]["data"], [1.0, 2.0], rtol=1e-4)
+
+
 def test_weights_stay_as_they_are_and_those_of_one_name_serve_all(start_server: Start, tmp_path: Path) -> None:
     weights = {name: weight.bfloat16() for name, weight in made(tied=True).state_dict().items() if "again" not in name}
     description = YAML.replace("hidden: 4", "hidden: 4, tied: true")
@@ -174,6 +202,16 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "arguments a mapping",
     ),
     "texts": (write("moorage.yaml", YAML.replace("FP32", "BYTES").encode()), "FormatMismatch", "which torch has not"),
+    "no such day": (
+        write("moorage.yaml", YAML.replace("{hidden: 4}", "{day: 2024-13-45}").encode()),
+        "FormatMismatch",
+        "is not YAML",
+    ),
+    "fails on a size between": (
+        write("moorage.yaml", YAML.replace("net:Net", "net:Picky").encode()),
+        "LoadFailed",
+        "eight are refused",
+    ),
     "no weights": (lambda where: (where / "model.safetensors").unlink(), "ModelNotFound", "holds no model.safetensors"),
     "damaged": (write("model.safetensors", b"\x80\x02 a pickle"), "ModelCorrupt", "is damaged or cut short"),
     "no such file": (
@@ -210,8 +248,8 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "other inputs": (
         write("moorage.yaml", YAML.replace("name: bias", "name: offset").encode()),
-        "LoadFailed",
-        "argument 'offset'",
+        "FormatMismatch",
+        "names the inputs ['x', 'offset']",
     ),
     "other outputs": (
         write("moorage.yaml", YAML.replace("name: label", "name: class").encode()),
